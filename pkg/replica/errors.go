@@ -1,0 +1,122 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+var (
+	// ErrDraining answers Submit while the node hands its leadership on or shuts
+	// down. The batch was certainly not appended.
+	ErrDraining = errors.New("draining")
+
+	// ErrOutcomeUnknown ends a batch that was proposed and whose fate this node
+	// cannot learn any more: leadership was lost or Raft stopped. It may or may
+	// not be appended, so only a batch with a producer id and sequence, or a
+	// request key, may be sent again.
+	ErrOutcomeUnknown = errors.New("outcome unknown")
+
+	// ErrClosed answers calls on a replica after Close.
+	ErrClosed = errors.New("replica is closed")
+
+	// ErrNotRunning answers calls that need Raft before it has been started:
+	// the node belongs to no cluster yet, or Run was not called.
+	ErrNotRunning = errors.New("raft is not running on this node")
+
+	// ErrHasState refuses a Bootstrap on a node that already has Raft state.
+	ErrHasState = errors.New("node already has raft state")
+
+	// ErrRaftStopped ends Run when Raft stopped by itself: this node was the
+	// leader and removed itself from the configuration.
+	ErrRaftStopped = errors.New("raft stopped: this node was removed from the cluster")
+)
+
+// NotLeaderError says that this node does not lead, so that nothing was
+// appended. LeaderID is empty when no leader is known at Term.
+type NotLeaderError struct {
+	LeaderID string
+	Term     uint64
+}
+
+func (e *NotLeaderError) Error() string {
+	if e.LeaderID == "" {
+		return fmt.Sprintf("not the leader; no leader known in term %d", e.Term)
+	}
+	return fmt.Sprintf("not the leader; leader of term %d is %s", e.Term, e.LeaderID)
+}
+
+// OverloadedError refuses a batch because the bytes waiting or in flight would
+// exceed the limit. Nothing was appended.
+type OverloadedError struct{ RetryAfter time.Duration }
+
+func (e *OverloadedError) Error() string {
+	return fmt.Sprintf("too many bytes in flight; retry in %v", e.RetryAfter)
+}
+
+// InvalidError refuses a batch that no retry can make valid.
+type InvalidError struct{ Field, Reason string }
+
+func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
+
+// GapError refuses a batch whose first sequence is not the one the state
+// machine expects from its producer, and which it does not remember either.
+type GapError struct{ Want, Got uint64 }
+
+func (e *GapError) Error() string {
+	return fmt.Sprintf("sequence gap: want %d, got %d", e.Want, e.Got)
+}
+
+// FencedError refuses a batch of an older epoch than the producer's current one.
+type FencedError struct{ Epoch uint32 }
+
+func (e *FencedError) Error() string {
+	return fmt.Sprintf("fenced by epoch %d", e.Epoch)
+}
+
+// UnknownProducerError refuses a batch that continues a producer the state
+// machine does not know (any more), or that belongs to another owner.
+type UnknownProducerError struct{}
+
+func (*UnknownProducerError) Error() string { return "unknown producer" }
+
+// BehindError says that this node's log is not readable up to the asked
+// position yet. Visible is the next offset it will show.
+type BehindError struct{ Visible uint64 }
+
+func (e *BehindError) Error() string {
+	return fmt.Sprintf("behind the asked position; visible offset is %d", e.Visible)
+}
+
+// PositionUnknownError is a leader's verdict on a position that no record of
+// this cluster has: waiting for it would be pointless.
+type PositionUnknownError struct{ Visible uint64 }
+
+func (e *PositionUnknownError) Error() string {
+	return fmt.Sprintf("position lies beyond the log; visible offset is %d", e.Visible)
+}
+
+// ClusterMismatchError says that a cluster uuid differs from the one this node
+// is bound to.
+type ClusterMismatchError struct{ Bound, Got string }
+
+func (e *ClusterMismatchError) Error() string {
+	return fmt.Sprintf("node belongs to cluster %s, not %s", e.Bound, e.Got)
+}
+
+// NameTakenError refuses a new node whose certificate name already has another
+// id in the configuration; that id has to be removed first.
+type NameTakenError struct{ Name, ID string }
+
+func (e *NameTakenError) Error() string {
+	return fmt.Sprintf("name %s already belongs to node %s, which must be removed first", e.Name, e.ID)
+}
+
+// FatalError ends Run after a fault that this process must not survive: a
+// failed write or fsync, corruption, or divergence. Its stores are unusable.
+type FatalError struct{ Err error }
+
+func (e *FatalError) Error() string { return "fatal: " + e.Err.Error() }
+
+// Unwrap gives the fault itself.
+func (e *FatalError) Unwrap() error { return e.Err }
