@@ -1,0 +1,79 @@
+package harness
+
+import (
+	"crypto/tls"
+	"net"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/logd-io/logd/pkg/tlsconf"
+)
+
+const clusterName = "harness"
+
+func (c *Cluster) certFile(name string) string { return filepath.Join(c.opt.Dir, "tls", name) }
+
+func (c *Cluster) createCA() error {
+	if err := os.MkdirAll(c.certFile(""), 0o700); err != nil {
+		return err
+	}
+	err := tlsconf.CreateCA(tlsconf.CAParams{
+		Cluster:  clusterName,
+		CertFile: c.certFile("ca.pem"),
+		KeyFile:  c.certFile("ca-key.pem"),
+	})
+	if err != nil {
+		return err
+	}
+	for _, role := range []tlsconf.Role{tlsconf.RoleClient, tlsconf.RoleAdmin} {
+		if _, err := c.createCert(role, string(role), "127.0.0.1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) createCert(role tlsconf.Role, name, host string) (tlsconf.Files, error) {
+	f := c.Cert(name)
+	return f, tlsconf.CreateCert(tlsconf.CertParams{
+		CAFile:    c.certFile("ca.pem"),
+		CAKeyFile: c.certFile("ca-key.pem"),
+		Identity:  tlsconf.Identity{Cluster: clusterName, Role: role, Name: name},
+		IPs:       []net.IP{net.ParseIP(host)},
+		CertFile:  f.Cert,
+		KeyFile:   f.Key,
+	})
+}
+
+// Cert is where the certificate of a process is, or that of "client" and "admin".
+func (c *Cluster) Cert(name string) tlsconf.Files {
+	return tlsconf.Files{CA: c.certFile("ca.pem"), Cert: c.certFile(name + ".pem"), Key: c.certFile(name + "-key.pem")}
+}
+
+// TLS is a client configuration with the named certificate, for a gRPC
+// connection to node n.
+func (c *Cluster) TLS(cert string, n *Node) (*tls.Config, error) {
+	src, err := tlsconf.Load(c.Cert(cert))
+	if err != nil {
+		return nil, err
+	}
+	return src.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, n.Name), nil
+}
+
+// Dial connects to node n with the named certificate.
+func (c *Cluster) Dial(cert string, n *Node) (*grpc.ClientConn, error) {
+	conf, err := c.TLS(cert, n)
+	if err != nil {
+		return nil, err
+	}
+	return grpc.NewClient("passthrough:///"+n.RPC, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+}
+
+// Naive connects as a client does that knows nothing but an address.
+func Naive(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}

@@ -1,0 +1,15 @@
+//go:build !linux
+
+package harness
+
+import (
+	"errors"
+	"syscall"
+	"time"
+)
+
+func childAttr() *syscall.SysProcAttr { return nil }
+
+func cpuTime(int) (time.Duration, error) {
+	return 0, errors.New("the CPU time of a process is read on Linux only")
+}
