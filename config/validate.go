@@ -1,0 +1,245 @@
+package config
+
+import (
+	"cmp"
+	"net"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	hclog "github.com/hashicorp/go-hclog"
+)
+
+// verdict gathers problems while Validate goes through a configuration.
+type verdict struct {
+	origins  origins
+	problems []Problem
+}
+
+func (v *verdict) add(path, format string, args ...any) {
+	v.problems = append(v.problems, v.origins.problem(path, format, args...))
+}
+
+func (v *verdict) err() error {
+	if len(v.problems) == 0 {
+		return nil
+	}
+	return &Error{Problems: v.problems}
+}
+
+// Validate reports every problem at once, as an *Error; nil means valid. It
+// looks at nothing outside the struct.
+func (c *Node) Validate() error {
+	v := &verdict{origins: c.origins}
+	v.identity(c.Name, c.Cluster)
+	v.required("data_dir", c.DataDir)
+	if v.required("bind_addr", c.BindAddr) && strings.Contains(c.BindAddr, ":") && net.ParseIP(c.BindAddr) == nil {
+		v.add("bind_addr", "%q: a host, without a port", c.BindAddr)
+	}
+	if ip := net.ParseIP(c.AdvertiseAddr); ip != nil && ip.IsUnspecified() {
+		v.add("advertise_addr", "%q cannot be reached by others", c.AdvertiseAddr)
+	} else if ip == nil && strings.Contains(c.AdvertiseAddr, ":") {
+		v.add("advertise_addr", "%q: a host, without a port", c.AdvertiseAddr)
+	}
+	v.ports(c.Ports)
+	within(v, "bootstrap_expect", c.BootstrapExpect, 0, 99)
+	if c.BootstrapExpect == 0 && len(c.RetryJoin) == 0 {
+		v.add("bootstrap_expect", "one of bootstrap_expect and retry_join is required: this node could neither form a cluster nor join one")
+	}
+	v.joins("retry_join", c.RetryJoin)
+	v.gossipKey("gossip_key", c.GossipKey, "gossip_key_file", c.GossipKeyFile)
+	v.tls("tls", c.TLS, true)
+	within(v, "raft.heartbeat_timeout", c.Raft.HeartbeatTimeout, 10*time.Millisecond, time.Minute)
+	within(v, "log.segment_size", c.Log.SegmentSize, 64*KiB, GiB)
+	within(v, "log.cache_size", c.Log.CacheSize, MiB, 64*GiB)
+	within(v, "log.max_record_size", c.Log.MaxRecordSize, 1, MaxRecordSize)
+	within(v, "log.max_in_flight", c.Log.MaxInFlight, 2*MiB, 4*GiB)
+	within(v, "limits.max_concurrent_streams", c.Limits.MaxConcurrentStreams, 1, 1_000_000)
+	within(v, "limits.handshake_timeout", c.Limits.HandshakeTimeout, 100*time.Millisecond, time.Minute)
+	if c.Limits.ConnectionAge != 0 {
+		within(v, "limits.connection_age", c.Limits.ConnectionAge, time.Second, 30*24*time.Hour)
+	}
+	within(v, "limits.send_timeout", c.Limits.SendTimeout, 100*time.Millisecond, time.Hour)
+	within(v, "drain_timeout", c.DrainTimeout, 0, time.Hour)
+	v.logging(c.LogLevel, c.LogFormat)
+	return v.err()
+}
+
+// Validate reports every problem at once, as an *Error; nil means valid. It
+// looks at nothing outside the struct.
+func (c *Proxy) Validate() error {
+	v := &verdict{origins: c.origins}
+	v.identity(c.Name, c.Cluster)
+	v.listener(c.Listener)
+	v.bind("admin.address", c.Admin.Address)
+	v.tls("upstream.tls", c.Upstream.TLS, true)
+	v.discovery(c)
+	if c.UsesGossip() {
+		v.bind("gossip.address", c.Gossip.Address)
+		if len(c.Gossip.RetryJoin) == 0 {
+			v.add("gossip.retry_join", "required: the gossip address of at least one node")
+		}
+		v.joins("gossip.retry_join", c.Gossip.RetryJoin)
+		v.gossipKey("gossip.key", c.Gossip.Key, "gossip.key_file", c.Gossip.KeyFile)
+	}
+	within(v, "produce.hold_timeout", c.Produce.HoldTimeout, 0, time.Hour)
+	within(v, "produce.max_held", c.Produce.MaxHeld, 1, 10_000_000)
+	within(v, "produce.max_held_bytes", c.Produce.MaxHeldBytes, 2*MiB, 64*GiB)
+	within(v, "produce.window", c.Produce.Window, 1, 5)
+	v.oneOf("consume.balance", c.Consume.Balance, "round_robin")
+	within(v, "consume.max_lag", c.Consume.MaxLag, 0, 2_000_000_000)
+	within(v, "retry.tokens", c.Retry.Tokens, 0, 1_000_000)
+	within(v, "retry.ratio", c.Retry.Ratio, 0, 10)
+	within(v, "session.idle_timeout", c.Session.IdleTimeout, time.Second, 30*24*time.Hour)
+	within(v, "session.max_sessions", c.Session.MaxSessions, 1, 10_000_000)
+	within(v, "session.wait", c.Session.Wait, 0, time.Minute)
+	v.oneOf("get_servers", c.GetServers, "proxy", "cluster")
+	if strings.ContainsFunc(c.Principal, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		v.add("principal", "%q: only printable ASCII without spaces", c.Principal)
+	}
+	within(v, "drain_timeout", c.DrainTimeout, 0, time.Hour)
+	v.logging(c.LogLevel, c.LogFormat)
+	return v.err()
+}
+
+func (v *verdict) required(path, value string) bool {
+	if value == "" {
+		v.add(path, "required")
+	}
+	return value != ""
+}
+
+// identityPattern is what may stand in a SPIFFE URI and, for the name, before
+// the dot of a node id.
+var identityPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
+
+func (v *verdict) identity(name, cluster string) {
+	for _, part := range []struct{ path, value string }{{"name", name}, {"cluster", cluster}} {
+		if part.value != "" && !identityPattern.MatchString(part.value) {
+			v.add(part.path, "%q: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit", part.value)
+		}
+	}
+}
+
+func (v *verdict) ports(p Ports) {
+	seen := map[int]string{}
+	for _, port := range []struct {
+		path  string
+		value int
+	}{{"ports.rpc", p.RPC}, {"ports.gossip", p.Gossip}, {"ports.admin", p.Admin}} {
+		within(v, port.path, port.value, 0, 65535)
+		if other := seen[port.value]; other != "" {
+			v.add(port.path, "%d is already %s", port.value, other)
+		}
+		if port.value != 0 {
+			seen[port.value] = port.path
+		}
+	}
+}
+
+func (v *verdict) joins(path string, addrs []string) {
+	for _, addr := range addrs {
+		// A host alone is enough: the gossip port has a default.
+		if addr == "" || strings.Contains(addr, ":") && net.ParseIP(addr) == nil {
+			if err := checkHostPort(addr, false); err != nil {
+				v.add(path, "%v", err)
+			}
+		}
+	}
+}
+
+func (v *verdict) gossipKey(path, key, filePath, file string) {
+	switch {
+	case key == "" && file == "":
+		v.add(path, "required, here or as %s: make one with `logd keygen`", filePath)
+	case key != "" && file != "":
+		v.add(filePath, "%s is set too, and only one of them can be", path)
+	case key != "":
+		if _, err := parseGossipKey(key); err != nil {
+			v.add(path, "%v", err) // never the key itself
+		}
+	}
+}
+
+func (v *verdict) tls(path string, t TLS, required bool) {
+	if t.IsZero() && !required {
+		return
+	}
+	v.required(path+".ca_file", t.CAFile)
+	v.required(path+".cert_file", t.CertFile)
+	v.required(path+".key_file", t.KeyFile)
+}
+
+func (v *verdict) listener(l Listener) {
+	const path = "listener.address"
+	v.tls("listener.tls", l.TLS, false)
+	if !v.required(path, l.Address) {
+		return
+	}
+	network, address := l.Network()
+	if network == "unix" {
+		if !strings.HasPrefix(address, "/") {
+			v.add(path, "%q: the path of a unix socket must be absolute", l.Address)
+		}
+		return
+	}
+	if err := checkHostPort(address, true); err != nil {
+		v.add(path, "%v", err)
+		return
+	}
+	if host, _, _ := net.SplitHostPort(address); l.TLS.IsZero() && !isLoopback(host) {
+		v.add(path, "%q can be reached from outside this machine, where plaintext is not served: bind a loopback address or a unix socket, or add a tls block to listener", l.Address)
+	}
+}
+
+func (v *verdict) bind(path, addr string) {
+	if v.required(path, addr) {
+		if err := checkHostPort(addr, true); err != nil {
+			v.add(path, "%v", err)
+		}
+	}
+}
+
+func (v *verdict) discovery(c *Proxy) {
+	for _, d := range c.Discovery {
+		path := "discovery." + d.Kind
+		switch d.Kind {
+		case "serf":
+			if len(d.Nodes) > 0 {
+				v.add(path+".nodes", "belongs to discovery \"static\"; here it is gossip.retry_join")
+			}
+		case "static":
+			if len(d.Nodes) == 0 {
+				v.add(path+".nodes", "required: the host:port RPC addresses of the nodes")
+			}
+			for _, node := range d.Nodes {
+				if err := checkHostPort(node, false); err != nil {
+					v.add(path+".nodes", "%v", err)
+				}
+			}
+		default:
+			v.add(path, "unknown source %q: there are \"serf\" and \"static\"", d.Kind)
+		}
+	}
+}
+
+func (v *verdict) logging(level, format string) {
+	if hclog.LevelFromString(level) == hclog.NoLevel {
+		v.add("log_level", "%q: one of trace, debug, info, warn, error, off", level)
+	}
+	v.oneOf("log_format", format, "text", "json")
+}
+
+func (v *verdict) oneOf(path, value string, allowed ...string) {
+	if !slices.Contains(allowed, value) {
+		v.add(path, "%q: must be %s", value, strings.Join(allowed, " or "))
+	}
+}
+
+// within reports a value outside [least, most].
+func within[T cmp.Ordered](v *verdict, path string, value, least, most T) {
+	if value < least || value > most {
+		v.add(path, "%v is out of range: %v to %v", value, least, most)
+	}
+}

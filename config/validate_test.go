@@ -1,0 +1,203 @@
+package config_test
+
+import (
+	"encoding/base64"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/config"
+)
+
+func validNode() config.Node {
+	c := config.DefaultNode()
+	c.DataDir = "/data"
+	c.BootstrapExpect = 3
+	c.GossipKey = testKey
+	c.TLS = config.TLS{CAFile: "ca", CertFile: "cert", KeyFile: "key"}
+	return c
+}
+
+func validProxy() config.Proxy {
+	c := config.DefaultProxy()
+	c.Gossip.RetryJoin = []string{"127.0.0.1:8401"}
+	c.Gossip.Key = testKey
+	c.Upstream.TLS = config.TLS{CAFile: "ca", CertFile: "cert", KeyFile: "key"}
+	return c
+}
+
+func TestValidateNode(t *testing.T) {
+	c := validNode()
+	require.NoError(t, c.Validate())
+
+	tests := map[string]struct {
+		change func(*config.Node)
+		path   string // of the one problem
+	}{
+		"no data directory":          {func(c *config.Node) { c.DataDir = "" }, "data_dir"},
+		"slash in name":              {func(c *config.Node) { c.Name = "a/b" }, "name"},
+		"space in cluster":           {func(c *config.Node) { c.Cluster = "a b" }, "cluster"},
+		"bind with port":             {func(c *config.Node) { c.BindAddr = "10.0.0.1:8400" }, "bind_addr"},
+		"advertise unspecified":      {func(c *config.Node) { c.AdvertiseAddr = "::" }, "advertise_addr"},
+		"advertise with port":        {func(c *config.Node) { c.AdvertiseAddr = "db-0:8400" }, "advertise_addr"},
+		"two ports the same":         {func(c *config.Node) { c.Ports.Admin = c.Ports.RPC }, "ports.admin"},
+		"negative port":              {func(c *config.Node) { c.Ports.Gossip = -1 }, "ports.gossip"},
+		"nobody to join":             {func(c *config.Node) { c.BootstrapExpect = 0 }, "bootstrap_expect"},
+		"join address":               {func(c *config.Node) { c.RetryJoin = []string{"a:b"} }, "retry_join"},
+		"empty join address":         {func(c *config.Node) { c.RetryJoin = []string{""} }, "retry_join"},
+		"no gossip key":              {func(c *config.Node) { c.GossipKey = "" }, "gossip_key"},
+		"short gossip key":           {func(c *config.Node) { c.GossipKey = "c2hvcnQ=" }, "gossip_key"},
+		"gossip key of 16 bytes":     {func(c *config.Node) { c.GossipKey = base64.StdEncoding.EncodeToString(make([]byte, 16)) }, "gossip_key"},
+		"two gossip keys":            {func(c *config.Node) { c.GossipKeyFile = "/k" }, "gossip_key_file"},
+		"no key file":                {func(c *config.Node) { c.TLS.KeyFile = "" }, "tls.key_file"},
+		"heartbeat too short":        {func(c *config.Node) { c.Raft.HeartbeatTimeout = time.Millisecond }, "raft.heartbeat_timeout"},
+		"record larger than allowed": {func(c *config.Node) { c.Log.MaxRecordSize = config.MiB }, "log.max_record_size"},
+		"negative segment":           {func(c *config.Node) { c.Log.SegmentSize = -1 }, "log.segment_size"},
+		"log level":                  {func(c *config.Node) { c.LogLevel = "loud" }, "log_level"},
+		"log format":                 {func(c *config.Node) { c.LogFormat = "xml" }, "log_format"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := validNode()
+			tt.change(&c)
+			requireOneProblem(t, c.Validate(), tt.path)
+		})
+	}
+}
+
+func TestValidateProxy(t *testing.T) {
+	c := validProxy()
+	require.NoError(t, c.Validate())
+
+	tests := map[string]struct {
+		change func(*config.Proxy)
+		path   string
+	}{
+		"plaintext on all interfaces": {func(c *config.Proxy) { c.Listener.Address = "0.0.0.0:8410" }, "listener.address"},
+		"plaintext without a host":    {func(c *config.Proxy) { c.Listener.Address = ":8410" }, "listener.address"},
+		"plaintext on IPv6 any":       {func(c *config.Proxy) { c.Listener.Address = "[::]:8410" }, "listener.address"},
+		"plaintext on a private one":  {func(c *config.Proxy) { c.Listener.Address = "10.1.2.3:8410" }, "listener.address"},
+		"plaintext on a name":         {func(c *config.Proxy) { c.Listener.Address = "sidecar:8410" }, "listener.address"},
+		"relative socket":             {func(c *config.Proxy) { c.Listener.Address = "unix://sock" }, "listener.address"},
+		"no listener port":            {func(c *config.Proxy) { c.Listener.Address = "127.0.0.1" }, "listener.address"},
+		"half a listener tls":         {func(c *config.Proxy) { c.Listener.TLS = config.TLS{CAFile: "a", CertFile: "b"} }, "listener.tls.key_file"},
+		"no upstream key":             {func(c *config.Proxy) { c.Upstream.TLS.KeyFile = "" }, "upstream.tls.key_file"},
+		"nobody to join":              {func(c *config.Proxy) { c.Gossip.RetryJoin = nil }, "gossip.retry_join"},
+		"no gossip key":               {func(c *config.Proxy) { c.Gossip.Key = "" }, "gossip.key"},
+		"unknown discovery":           {func(c *config.Proxy) { c.Discovery = []config.Discovery{{Kind: "dns"}} }, "discovery.dns"},
+		"static without nodes":        {func(c *config.Proxy) { c.Discovery = []config.Discovery{{Kind: "static"}} }, "discovery.static.nodes"},
+		"static without port": {func(c *config.Proxy) {
+			c.Discovery = []config.Discovery{{Kind: "static", Nodes: []string{"host"}}}
+		}, "discovery.static.nodes"},
+		"serf with nodes": {func(c *config.Proxy) { c.Discovery = []config.Discovery{{Kind: "serf", Nodes: []string{"a:1"}}} }, "discovery.serf.nodes"},
+		"window":          {func(c *config.Proxy) { c.Produce.Window = 6 }, "produce.window"},
+		"no window":       {func(c *config.Proxy) { c.Produce.Window = 0 }, "produce.window"},
+		"policy":          {func(c *config.Proxy) { c.Consume.Balance = "random" }, "consume.balance"},
+		"get_servers":     {func(c *config.Proxy) { c.GetServers = "me" }, "get_servers"},
+		"principal":       {func(c *config.Proxy) { c.Principal = "a\nb" }, "principal"},
+		"ratio":           {func(c *config.Proxy) { c.Retry.Ratio = -1 }, "retry.ratio"},
+		"admin":           {func(c *config.Proxy) { c.Admin.Address = "8412" }, "admin.address"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			c := validProxy()
+			tt.change(&c)
+			requireOneProblem(t, c.Validate(), tt.path)
+		})
+	}
+}
+
+func TestListenersThatAreAllowed(t *testing.T) {
+	tls := config.TLS{CAFile: "ca", CertFile: "cert", KeyFile: "key"}
+	for _, l := range []config.Listener{
+		{Address: "127.0.0.1:8410"}, {Address: "127.9.9.9:0"}, {Address: "[::1]:8410"}, {Address: "localhost:8410"},
+		{Address: "/run/log.sock"}, {Address: "unix:///run/log.sock"},
+		{Address: "0.0.0.0:8410", TLS: tls}, {Address: ":8410", TLS: tls},
+	} {
+		c := validProxy()
+		c.Listener = l
+		require.NoError(t, c.Validate(), l.Address)
+	}
+}
+
+func TestStaticDiscoveryNeedsNoGossip(t *testing.T) {
+	c := validProxy()
+	c.Gossip = config.Gossip{}
+	c.Discovery = []config.Discovery{{Kind: "static", Nodes: []string{"a:1"}}}
+	require.NoError(t, c.Validate())
+	require.False(t, c.UsesGossip())
+}
+
+func TestGossipKeyIsNeverInAnError(t *testing.T) {
+	c := validNode()
+	c.GossipKey = "secret-not-base64"
+	require.NotContains(t, c.Validate().Error(), "secret")
+}
+
+func TestGossipKeyFile(t *testing.T) {
+	c := validNode()
+	key, err := c.GossipKeyBytes()
+	require.NoError(t, err)
+	require.Len(t, key, config.GossipKeyLen)
+
+	c.GossipKey = ""
+	c.GossipKeyFile = write(t, t.TempDir(), "key", testKey+"\n")
+	key, err = c.GossipKeyBytes()
+	require.NoError(t, err)
+	require.Len(t, key, config.GossipKeyLen)
+
+	require.NoError(t, os.Chmod(c.GossipKeyFile, 0o644)) //nolint:gosec // the mode under test
+	_, err = c.GossipKeyBytes()
+	require.ErrorContains(t, err, "mode")
+
+	c.GossipKeyFile = filepath.Join(t.TempDir(), "none")
+	_, err = c.GossipKeyBytes()
+	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+func TestAdvertiseHost(t *testing.T) {
+	c := validNode()
+	c.BindAddr = "127.0.0.3"
+	host, err := c.AdvertiseHost()
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.3", host, "a specific bind address is advertised")
+
+	c.AdvertiseAddr = "db-0.example"
+	host, err = c.AdvertiseHost()
+	require.NoError(t, err)
+	require.Equal(t, "db-0.example", host)
+
+	p := validProxy()
+	p.Gossip.AdvertiseAddress = "sidecar.example:9000"
+	host, err = p.AdvertiseHost()
+	require.NoError(t, err)
+	require.Equal(t, "sidecar.example", host)
+}
+
+func TestSizes(t *testing.T) {
+	for text, want := range map[string]config.Size{
+		"0": 0, "7": 7, "7B": 7, "1KiB": config.KiB, "64MiB": 64 * config.MiB, " 2 GiB ": 2 * config.GiB, "1TiB": 1 << 40,
+	} {
+		got, err := config.ParseSize(text)
+		require.NoError(t, err, text)
+		require.Equal(t, want, got, text)
+		again, err := config.ParseSize(got.String())
+		require.NoError(t, err)
+		require.Equal(t, got, again)
+	}
+	for _, text := range []string{"", "MiB", "-1", "1.5MiB", "64MB", "64M", "9999999999TiB", "0x10", "1 2"} {
+		_, err := config.ParseSize(text)
+		require.Error(t, err, text)
+	}
+}
+
+func requireOneProblem(t *testing.T, err error, path string) {
+	t.Helper()
+	var e *config.Error
+	require.ErrorAs(t, err, &e)
+	require.Len(t, e.Problems, 1, "%v", err)
+	require.Equal(t, path, e.Problems[0].Path)
+}
