@@ -1,0 +1,5 @@
+// Package e2e tests the built binaries from outside: three nodes and a proxy,
+// killed, paused and restarted under load, and every record then looked for on
+// every node. It also holds the named tests of the defects of prior art that
+// can only be seen from outside, and what bad input does.
+package e2e

@@ -1,0 +1,191 @@
+package e2e_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/test/harness"
+)
+
+// bin holds the programs under test, built once with the race detector when the
+// tests have it, so that a race in a program fails the test that met it.
+var bin string
+
+func TestMain(m *testing.M) {
+	code, err := run(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "e2e:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func run(m *testing.M) (code int, err error) {
+	bin, err = os.MkdirTemp("", "logd-e2e-")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(bin)) }()
+	args := []string{"build", "-o", bin + string(filepath.Separator)}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	args = append(args, "github.com/logd-io/logd/cmd/logd", "github.com/logd-io/logd/cmd/logproxy")
+	if out, err := exec.Command("go", args...).CombinedOutput(); err != nil {
+		return 0, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
+	}
+	return m.Run(), nil
+}
+
+// patience is how long anything may take before a test gives up. No test
+// asserts a time; this only ends what hangs.
+const patience = 90 * time.Second
+
+// world is a running cluster with one proxy.
+type world struct {
+	*harness.Cluster
+	t     *testing.T
+	ctx   context.Context
+	proxy *harness.Proxy
+}
+
+func start(t *testing.T) *world {
+	t.Helper()
+	w := prepare(t)
+	require.NoError(t, w.Start())
+	require.NoError(t, w.Ready(w.ctx))
+	return w
+}
+
+// prepare makes a cluster and a proxy, and starts nothing.
+func prepare(t *testing.T) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Minute, errors.New("the test took too long"))
+	t.Cleanup(cancel)
+	heartbeat := time.Duration(0)
+	if raceEnabled {
+		heartbeat = time.Second
+	}
+	c, err := harness.New(harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat})
+	require.NoError(t, err)
+	proxy, err := c.AddProxy("")
+	require.NoError(t, err)
+	w := &world{Cluster: c, t: t, ctx: ctx, proxy: proxy}
+	t.Cleanup(func() {
+		require.NoError(t, c.Close())
+		if t.Failed() {
+			for _, n := range c.Nodes {
+				t.Logf("the end of %s's log:\n%s", n.Name, n.Tail(40))
+			}
+			for _, p := range c.Proxy {
+				t.Logf("the end of %s's log:\n%s", p.Name, p.Tail(40))
+			}
+		}
+		for _, n := range c.Nodes {
+			requireNoRace(t, n.Process)
+		}
+		for _, p := range c.Proxy {
+			requireNoRace(t, p.Process)
+		}
+	})
+	return w
+}
+
+func requireNoRace(t *testing.T, p *harness.Process) {
+	b, err := os.ReadFile(p.Log)
+	if errors.Is(err, os.ErrNotExist) {
+		return
+	}
+	require.NoError(t, err)
+	text := string(b)
+	require.NotContains(t, text, "DATA RACE", "%s", p.Name)
+	require.NotContains(t, text, "panic:", "%s", p.Name)
+}
+
+// naive is a connection that knows only the proxy's address.
+func (w *world) naive() *grpc.ClientConn {
+	conn, err := harness.Naive(w.proxy.Addr)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+// dial is a connection straight to a node.
+func (w *world) dial(cert string, n *harness.Node) *grpc.ClientConn {
+	conn, err := w.Dial(cert, n)
+	require.NoError(w.t, err)
+	w.t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
+func (w *world) leader() *harness.Node {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(w.ctx, patience, errors.New("no leader for too long"))
+	defer cancel()
+	n, err := w.Leader(ctx)
+	require.NoError(w.t, err)
+	return n
+}
+
+func (w *world) follower() *harness.Node {
+	w.t.Helper()
+	leader := w.leader()
+	for _, n := range w.Nodes {
+		if n != leader && n.Running() {
+			return n
+		}
+	}
+	w.t.Fatal("no follower runs")
+	return nil
+}
+
+func (w *world) until(what string, ok func() error) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeoutCause(w.ctx, patience, fmt.Errorf("waited %s for: %s", patience, what))
+	defer cancel()
+	require.NoError(w.t, harness.Until(ctx, ok))
+}
+
+// load starts naive producers and a naive tail on the proxy.
+func (w *world) load() *traffic {
+	tr := &traffic{w: w, Load: &harness.Load{Producers: 16}, ended: make(chan struct{}), tailed: make(chan error, 1)}
+	conns := []grpc.ClientConnInterface{w.naive(), w.naive(), w.naive(), w.naive()}
+	tailConn := w.naive()
+	ctx, cancel := context.WithCancel(w.ctx)
+	go func() { // joined by finish or the cleanup
+		defer close(tr.ended)
+		tr.Run(ctx, conns...)
+	}()
+	tailDone := make(chan struct{})
+	go func() { // joined by the cleanup
+		defer close(tailDone)
+		tr.tailed <- harness.Tail(ctx, tailConn, 0, func(rec *logv1.Record) bool {
+			tr.seen.Store(rec.GetOffset() + 1)
+			return true
+		})
+	}()
+	w.t.Cleanup(func() { cancel(); <-tr.ended; <-tailDone })
+	return tr
+}
+
+// stats of a node, waiting for it to answer.
+func (w *world) stats(n *harness.Node) (st *nodev1.StatsResponse) {
+	w.t.Helper()
+	w.until("stats of "+n.Name, func() (err error) {
+		st, err = w.Stats(w.ctx, n)
+		return err
+	})
+	return st
+}
