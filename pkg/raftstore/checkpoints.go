@@ -1,0 +1,250 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+const (
+	// keepNewest checkpoints are kept whatever their distance.
+	keepNewest = 3
+	// keepSteps is into how many parts the kept ones divide the log's bytes.
+	keepSteps = 32
+)
+
+// checkpoints is the set of checkpoint files. change serialises what writes or
+// removes files; mu guards list and is never held over I/O.
+type checkpoints struct {
+	fs     vfs.FS
+	dir    string
+	logger hclog.Logger
+
+	change sync.Mutex
+	mu     sync.Mutex
+	list   []*checkpoint // ascending by index
+	base   uint64        // index of the checkpoint the log starts at, 0: none
+}
+
+// openCheckpoints reads the headers of all checkpoints, and the whole of the
+// newest one. Damaged ones are left alone and not used.
+func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints, error) {
+	c := &checkpoints{fs: fsys, dir: dir, logger: logger}
+	names, err := fsys.List(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", dir, err)
+	}
+	byIndex := make(map[uint64]*checkpoint)
+	for _, n := range names { // a checkpoint sorts before its copy
+		if !isCheckpoint(n) {
+			continue
+		}
+		h, err := c.readHeader(n)
+		if err != nil {
+			logger.Warn("checkpoint ignored", "file", n, "err", err)
+			continue
+		}
+		if byIndex[h.index] == nil {
+			byIndex[h.index] = h
+			c.list = append(c.list, h)
+		}
+	}
+	sort.Slice(c.list, func(i, j int) bool { return c.list[i].index < c.list[j].index })
+	for len(c.list) > 0 {
+		h := c.list[len(c.list)-1]
+		if _, _, err := c.read(h); err == nil {
+			break
+		}
+		c.list = c.list[:len(c.list)-1]
+	}
+	return c, nil
+}
+
+func (c *checkpoints) readHeader(name string) (*checkpoint, error) {
+	f, err := c.fs.Open(path.Join(c.dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, checkpointHeader)
+	if n, err := f.ReadAt(b, 0); n < len(b) {
+		return nil, fmt.Errorf("read header: %w", err)
+	}
+	h, err := decodeHeader(b)
+	if err == nil {
+		h.name = name
+	}
+	return h, err
+}
+
+// read gives a checkpoint's configuration and state, from its copy if need be.
+func (c *checkpoints) read(h *checkpoint) (raft.Configuration, []byte, error) {
+	names := []string{h.name}
+	if other := h.id() + checkpointSuffix + copySuffix; other != h.name {
+		names = append(names, other)
+	}
+	var errs []error
+	for _, n := range names {
+		b, err := vfs.ReadFile(c.fs, path.Join(c.dir, n))
+		if err == nil {
+			var config raft.Configuration
+			if config, b, err = h.decodeBody(b); err == nil {
+				return config, b, nil
+			}
+		}
+		if !errors.Is(err, fs.ErrNotExist) || n == h.name {
+			errs = append(errs, fmt.Errorf("read checkpoint %s: %w", n, err))
+		}
+	}
+	return raft.Configuration{}, nil, errors.Join(errs...)
+}
+
+// settle fits the set to the opened log: what lies below its start goes.
+func (c *checkpoints) settle(start commitlog.Start, last uint64) error {
+	newest := c.newest()
+	if newest != nil && newest.index > last {
+		return &CorruptError{Path: path.Join(c.dir, newest.name),
+			Reason: fmt.Sprintf("it is at entry %d, but the log ends at %d", newest.index, last)}
+	}
+	if start.Index > 0 && newest == nil {
+		return &CorruptError{Path: c.dir,
+			Reason: fmt.Sprintf("the log starts after entry %d, and no checkpoint from there on is readable", start.Index)}
+	}
+	return c.dropBelow(start.Index)
+}
+
+// snapshot is the present list; it is never changed afterwards.
+func (c *checkpoints) snapshot() (list []*checkpoint, base uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.list, c.base
+}
+
+func (c *checkpoints) newest() *checkpoint {
+	if list, _ := c.snapshot(); len(list) > 0 {
+		return list[len(list)-1]
+	}
+	return nil
+}
+
+func (c *checkpoints) find(id string) *checkpoint {
+	list, _ := c.snapshot()
+	for _, h := range list {
+		if h.id() == id {
+			return h
+		}
+	}
+	return nil
+}
+
+// put makes a checkpoint durable and part of the set. change must be held.
+func (c *checkpoints) put(h *checkpoint, config, state []byte) error {
+	h.name = h.id() + checkpointSuffix
+	if err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, h.name), h.encode(config, state)); err != nil {
+		return fmt.Errorf("write checkpoint %s: %w", h.name, err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]*checkpoint, 0, len(c.list)+1)
+	for _, o := range c.list {
+		if o.index != h.index {
+			list = append(list, o)
+		}
+	}
+	list = append(list, h)
+	sort.Slice(list, func(i, j int) bool { return list[i].index < list[j].index })
+	c.list = list
+	return nil
+}
+
+// double writes the second copy of a checkpoint. change must be held.
+func (c *checkpoints) double(h *checkpoint) error {
+	name := path.Join(c.dir, h.id()+checkpointSuffix+copySuffix)
+	if _, err := c.fs.Stat(name); err == nil {
+		return nil
+	}
+	b, err := vfs.ReadFile(c.fs, path.Join(c.dir, h.name))
+	if err == nil {
+		_, _, err = h.decodeBody(b)
+	}
+	if err != nil {
+		return fmt.Errorf("read checkpoint %s: %w", h.name, err)
+	}
+	if err := vfs.WriteFileAtomic(c.fs, name, b); err != nil {
+		return fmt.Errorf("write copy of checkpoint %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// dropBelow removes the checkpoints below the log's start, and notes the start.
+func (c *checkpoints) dropBelow(index uint64) error {
+	return c.keep(index, func(list []*checkpoint) []*checkpoint {
+		var kept []*checkpoint
+		for _, h := range list {
+			if h.index >= index {
+				kept = append(kept, h)
+			}
+		}
+		return kept
+	})
+}
+
+// thin removes checkpoints that are neither among the newest, nor the oldest,
+// nor a step of the log's bytes away from the one kept before.
+func (c *checkpoints) thin() error {
+	_, base := c.snapshot()
+	return c.keep(base, func(list []*checkpoint) []*checkpoint {
+		if len(list) <= keepNewest+1 {
+			return list
+		}
+		step := (list[len(list)-1].bytes - list[0].bytes) / keepSteps
+		kept := list[:1:1]
+		for i, h := range list[1:] {
+			if i+1 >= len(list)-keepNewest || h.bytes-kept[len(kept)-1].bytes >= max(step, 1) {
+				kept = append(kept, h)
+			}
+		}
+		return kept
+	})
+}
+
+// keep replaces the set by what choose makes of it and removes the other files.
+// Their removal need not be durable: Open would do it again.
+func (c *checkpoints) keep(base uint64, choose func([]*checkpoint) []*checkpoint) error {
+	c.mu.Lock()
+	c.list, c.base = choose(c.list), base
+	stay := make(map[string]bool, 2*len(c.list))
+	for _, h := range c.list {
+		stay[h.name] = true
+		if h.index == base {
+			stay[h.id()+checkpointSuffix], stay[h.id()+checkpointSuffix+copySuffix] = true, true
+		}
+	}
+	c.mu.Unlock()
+	names, err := c.fs.List(c.dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", c.dir, err)
+	}
+	for _, n := range names {
+		if isCheckpoint(n) && !stay[n] && !strings.HasSuffix(n, vfs.TempSuffix) {
+			if err := c.fs.Remove(path.Join(c.dir, n)); err != nil {
+				return fmt.Errorf("remove checkpoint %s: %w", n, err)
+			}
+		}
+	}
+	return nil
+}
+
+// isFull tells a full disk, which only delays a checkpoint, from a broken one.
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }

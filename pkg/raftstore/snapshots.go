@@ -1,0 +1,212 @@
+package raftstore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+)
+
+// Snapshots is the raft.SnapshotStore of one run of Raft.
+type Snapshots struct {
+	s       *Store
+	flipped atomic.Bool
+}
+
+var _ raft.SnapshotStore = (*Snapshots)(nil)
+
+// Snapshots gives a view of the checkpoints that is not flipped yet.
+func (s *Store) Snapshots() *Snapshots { return &Snapshots{s: s} }
+
+// Flip ends the start of Raft: from now on List names the checkpoint to bring
+// other nodes up with, the one the log starts at.
+func (v *Snapshots) Flip() { v.flipped.Store(true) }
+
+// List gives the newest first until Flip, for the restart of this node, and
+// then the oldest only: a node that has nothing gets that, and then every entry
+// kept as ordinary AppendEntries.
+func (v *Snapshots) List() ([]*raft.SnapshotMeta, error) {
+	v.s.enter()
+	defer v.s.leave()
+	list, base := v.s.checks.snapshot()
+	if v.flipped.Load() {
+		if len(list) == 0 || list[0].index < base {
+			return nil, nil
+		}
+		list = list[:1]
+	}
+	metas := make([]*raft.SnapshotMeta, 0, len(list))
+	for i := len(list) - 1; i >= 0; i-- {
+		config, _, err := v.s.checks.read(list[i])
+		if err != nil {
+			v.s.logger.Warn("checkpoint is damaged", "err", err)
+			continue
+		}
+		metas = append(metas, list[i].meta(config))
+	}
+	return metas, nil
+}
+
+// Open reads a whole checkpoint, so that its removal meanwhile does not matter.
+func (v *Snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
+	v.s.enter()
+	defer v.s.leave()
+	h := v.s.checks.find(id)
+	if h == nil {
+		return nil, nil, fmt.Errorf("checkpoint %s does not exist any more", id)
+	}
+	config, state, err := v.s.checks.read(h)
+	if err != nil {
+		return nil, nil, err
+	}
+	return h.meta(config), io.NopCloser(bytes.NewReader(state)), nil
+}
+
+// Create begins a checkpoint. Its writer must call Sink.Cover before Close.
+func (v *Snapshots) Create(_ raft.SnapshotVersion, index, term uint64, config raft.Configuration,
+	configIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
+	v.s.enter()
+	defer v.s.leave()
+	return &Sink{s: v.s, config: config, h: checkpoint{index: index, term: term, configIndex: configIndex}}, nil
+}
+
+// Sink is a checkpoint being written; nothing of it exists before Close.
+type Sink struct {
+	s      *Store
+	h      checkpoint
+	config raft.Configuration
+	state  bytes.Buffer
+}
+
+// Cover says what the state covers: the offset after its last record, and the
+// payload bytes of the log up to it.
+func (k *Sink) Cover(next, bytes uint64) { k.h.next, k.h.bytes = next, bytes }
+
+// ID implements raft.SnapshotSink.
+func (k *Sink) ID() string { return k.h.id() }
+
+// Write implements raft.SnapshotSink.
+func (k *Sink) Write(p []byte) (int, error) {
+	if k.state.Len()+len(p) > MaxStateBytes {
+		return 0, fmt.Errorf("checkpoint %s is larger than %d bytes", k.h.id(), MaxStateBytes)
+	}
+	return k.state.Write(p)
+}
+
+// Cancel implements raft.SnapshotSink.
+func (k *Sink) Cancel() error { return nil }
+
+// Close makes the checkpoint durable and drops those it makes superfluous. A
+// full disk is an error, any other failure to write is fatal.
+func (k *Sink) Close() error {
+	s := k.s
+	s.enter()
+	defer s.leave()
+	s.checks.change.Lock()
+	defer s.checks.change.Unlock()
+	if s.checks.find(k.h.id()) != nil {
+		return nil
+	}
+	err := s.checks.put(&k.h, raft.EncodeConfiguration(k.config), k.state.Bytes())
+	if err == nil {
+		err = s.checks.thin()
+	}
+	if err != nil && !isFull(err) {
+		s.Fail(err)
+	}
+	return err
+}
+
+// Retain moves the start of the log to the newest checkpoint whose records all
+// lie below the offset lowest. It says whether the log got shorter. It must run
+// on a goroutine that may end: a failure to write does not return.
+func (s *Store) Retain(lowest uint64) (bool, error) {
+	s.enter()
+	defer s.leave()
+	c := s.checks
+	c.change.Lock()
+	defer c.change.Unlock()
+	var to *checkpoint
+	list, _ := c.snapshot()
+	for _, h := range list {
+		if h.next <= lowest && h.index > s.log.Start().Index {
+			to = h
+		}
+	}
+	if to == nil {
+		return false, nil
+	}
+	err := c.double(to)
+	if err == nil {
+		err = s.log.SetStart(*to.start())
+	}
+	if err == nil {
+		err = c.dropBelow(to.index)
+	}
+	if err != nil && !isFull(err) {
+		s.Fail(fmt.Errorf("move start of the log to entry %d: %w", to.index, err))
+	}
+	return err == nil, err
+}
+
+// Installed is a checkpoint that came from the leader.
+type Installed struct {
+	Index, Term uint64
+	Next, Bytes uint64 // as in Sink.Cover
+	Config      raft.Configuration
+	ConfigIndex uint64
+	State       []byte
+}
+
+// Install replaces everything this node has by a checkpoint: the log is empty
+// afterwards and begins after it. Raft must not be running. A crash in the
+// middle is completed by Open. A failure to write does not return.
+func (s *Store) Install(in Installed) error {
+	s.enter()
+	defer s.leave()
+	c := s.checks
+	c.change.Lock()
+	defer c.change.Unlock()
+	h := &checkpoint{index: in.Index, term: in.Term, next: in.Next, bytes: in.Bytes,
+		configIndex: in.ConfigIndex, reset: true}
+	err := c.put(h, raft.EncodeConfiguration(in.Config), in.State)
+	if isFull(err) {
+		return err
+	}
+	if err == nil {
+		err = s.log.Reset(*h.start())
+	}
+	if err == nil {
+		err = c.double(h)
+	}
+	if err == nil || isFull(err) {
+		err = c.dropBelow(h.index)
+	}
+	if err != nil {
+		s.Fail(fmt.Errorf("install checkpoint %d: %w", in.Index, err))
+	}
+	return nil
+}
+
+// Holds says whether the entry (index, term) is in the log or just below its
+// first one, and whether index lies below even that. An entry that cannot be
+// read is an error, not an absent one: it may have been acknowledged.
+func (s *Store) Holds(index, term uint64) (holds, below bool, err error) {
+	start := s.log.Start()
+	if index <= start.Index {
+		return index == start.Index && term == start.Term, index < start.Index, nil
+	}
+	e, err := s.log.Entry(index)
+	switch {
+	case errors.Is(err, commitlog.ErrNotFound):
+		return false, index < s.log.Start().Index, nil
+	case err != nil:
+		return false, false, fmt.Errorf("read entry %d: %w", index, err)
+	}
+	return e.Term == term, false, nil
+}

@@ -1,0 +1,219 @@
+package raftstore
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+// What a data directory holds, below Options.Dir.
+const (
+	logDir        = "log"
+	checkpointDir = "checkpoints"
+	stableFile    = "raft-state"
+)
+
+// Options says where a store is. Zero sizes mean commitlog's defaults.
+type Options struct {
+	FS           vfs.FS
+	Dir          string
+	SegmentBytes int64
+	CacheBytes   int64
+
+	// OnFatal is called once, with the first fatal fault, from the goroutine
+	// that met it. It must not call back into the store, nor wait for Raft.
+	OnFatal func(error)
+
+	Logger     hclog.Logger          // nil: quiet
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+// CorruptError reports damage to a file of the store that no crash explains.
+type CorruptError struct{ Path, Reason string }
+
+func (e *CorruptError) Error() string { return e.Path + ": corrupt: " + e.Reason }
+
+// ErrPrefix refuses a deletion that would leave entries above it: only retention
+// moves the beginning of the log, and Raft never does.
+var ErrPrefix = errors.New("raft may only truncate the end of the log")
+
+// Store is raft.LogStore and raft.StableStore; Snapshots gives the third.
+type Store struct {
+	log    *commitlog.Log
+	stable *stable
+	checks *checkpoints
+	logger hclog.Logger
+
+	onFatal func(error)
+	dead    atomic.Bool // set by the first fatal fault, before onFatal is called
+
+	// gate keeps the files open under a call of Raft's: each holds it shared,
+	// Close takes it. closed is guarded by it.
+	gate   sync.RWMutex
+	closed bool
+
+	noop atomic.Pointer[Mark] // the newest no-op Raft stored here
+}
+
+// Mark is the place of an entry.
+type Mark struct{ Index, Term uint64 }
+
+var (
+	_ raft.LogStore          = (*Store)(nil)
+	_ raft.MonotonicLogStore = (*Store)(nil)
+	_ raft.StableStore       = (*Store)(nil)
+)
+
+// Open opens the store in o.Dir, or makes one. It finishes an installed
+// checkpoint that a crash interrupted, and refuses damage with a CorruptError of
+// this package or of commitlog.
+func Open(o Options) (_ *Store, err error) {
+	s := &Store{logger: o.Logger, onFatal: o.OnFatal}
+	if s.logger == nil {
+		s.logger = hclog.NewNullLogger()
+	}
+	if s.onFatal == nil {
+		s.onFatal = func(error) {}
+	}
+	dir := path.Join(o.Dir, checkpointDir)
+	if err := o.FS.MkdirAll(dir); err != nil {
+		return nil, fmt.Errorf("create %s: %w", dir, err)
+	}
+	if err := removeTemps(o.FS, o.Dir, dir); err != nil {
+		return nil, err
+	}
+	if s.stable, err = openStable(o.FS, path.Join(o.Dir, stableFile)); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.stable.close())
+		}
+	}()
+	if s.checks, err = openCheckpoints(o.FS, dir, s.logger); err != nil {
+		return nil, err
+	}
+	lo := commitlog.Options{
+		FS: o.FS, Dir: path.Join(o.Dir, logDir),
+		SegmentBytes: o.SegmentBytes, CacheBytes: o.CacheBytes,
+		OnFatal: s.failed, Logger: s.logger.Named("log"), Registerer: o.Registerer,
+	}
+	newest := s.checks.newest()
+	if newest != nil {
+		lo.VerifiedTo, lo.KnownCommit = newest.index, newest.index
+		if newest.reset {
+			lo.Reset = newest.start()
+		}
+	}
+	if s.log, err = commitlog.Open(lo); err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.log.Close())
+		}
+	}()
+	if err := s.checks.settle(s.log.Start(), s.log.Last()); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// removeTemps deletes what an interrupted WriteFileAtomic left in dirs.
+func removeTemps(fs vfs.FS, dirs ...string) error {
+	for _, dir := range dirs {
+		names, err := fs.List(dir)
+		if err != nil {
+			return fmt.Errorf("list %s: %w", dir, err)
+		}
+		for _, n := range names {
+			if strings.HasSuffix(n, vfs.TempSuffix) {
+				if err := fs.Remove(path.Join(dir, n)); err != nil {
+					return fmt.Errorf("remove %s: %w", n, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// Log is the log itself, for readers and the state machine.
+func (s *Store) Log() *commitlog.Log { return s.log }
+
+// Noop is the newest no-op stored since Open: a leader's first entry of its
+// term. It is zero before there was one.
+func (s *Store) Noop() Mark {
+	if m := s.noop.Load(); m != nil {
+		return *m
+	}
+	return Mark{}
+}
+
+// HasState says whether this node was ever part of a cluster. A term of 1
+// without any entry or vote is not state: it is what a crash inside
+// raft.BootstrapCluster leaves, and nothing else does, since the first election
+// has term 2.
+func (s *Store) HasState() bool {
+	return s.log.Last() > 0 || s.checks.newest() != nil || s.stable.term() > 1 || s.stable.voted()
+}
+
+// ForgetBootstrap undoes the term that an interrupted bootstrap left, so that it
+// can be done again. It does nothing to a store with state.
+func (s *Store) ForgetBootstrap() error {
+	if s.HasState() || s.stable.term() == 0 {
+		return nil
+	}
+	return s.stable.set(keyCurrentTerm, make([]byte, 8))
+}
+
+// failed notes the first fatal fault and reports it.
+func (s *Store) failed(err error) {
+	if s.dead.CompareAndSwap(false, true) {
+		s.logger.Error("fatal storage fault", "err", err)
+		s.onFatal(err)
+	}
+}
+
+// Fail makes err the store's fatal fault and ends the calling goroutine: it
+// never returns. Whoever calls it must be a goroutine of Raft's, or one whose
+// owner learns of its end otherwise.
+func (s *Store) Fail(err error) {
+	s.failed(err)
+	s.log.Fail(err)
+	runtime.Goexit()
+}
+
+// enter begins a call of Raft's. After a fatal fault, or Close, it ends the
+// calling goroutine instead: Raft panics on some errors and retries on others,
+// so nothing may return to it.
+func (s *Store) enter() {
+	s.gate.RLock()
+	if s.closed || s.dead.Load() {
+		s.gate.RUnlock()
+		runtime.Goexit()
+	}
+}
+
+func (s *Store) leave() { s.gate.RUnlock() }
+
+// Close releases the files. Calls of Raft's still to come do not return.
+func (s *Store) Close() error {
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	return errors.Join(s.log.Close(), s.stable.close())
+}
