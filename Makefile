@@ -1,0 +1,96 @@
+# `make` alone lists the targets. Everything made goes to ./bin, which git
+# ignores; the tools are pinned in tools/*/go.mod and built from source.
+
+GO      ?= go
+# A release says its tag; a checkout says where it is; a tarball says dev.
+VERSION ?= $(or $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null)),dev)
+PKG     ?= ./...
+
+BIN   := $(CURDIR)/bin
+TOOLS := $(BIN)/tools
+LINT  := $(TOOLS)/golangci-lint
+BUF   := PATH="$(TOOLS):$$PATH" buf
+
+# Time limit of one package's tests, and packages tested at once. Clusters under
+# the race detector share the machine badly, so it is not one a core on large ones.
+TEST_TIMEOUT ?= 10m
+TEST_P       ?= 2
+TEST_FLAGS   ?=
+FUZZTIME     ?= 30s
+BENCH        ?= .
+BENCH_FLAGS  ?=
+DEV_FLAGS    ?=
+DEMO_FLAGS   ?=
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build test test-system lint fmt gen gen-check fuzz bench dev demo ci clean
+
+help: ## list the targets
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+## --- what ships ---
+
+build: ## build bin/logd and bin/logproxy, static
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
+
+dev: build ## three nodes and a proxy in one process (DEV_FLAGS)
+	$(BIN)/logd dev $(DEV_FLAGS)
+
+demo: build ## real processes, the leader killed twice, every record counted (DEMO_FLAGS)
+	$(GO) run -buildvcs=false ./test/demo -bin $(BIN) $(DEMO_FLAGS)
+
+## --- tests ---
+
+test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
+	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -p $(TEST_P) $(TEST_FLAGS) $(PKG)
+
+test-system: build ## the tests that need root, docker or packages (build tag system)
+	$(GO) test -tags system -run '^TestSystem' -timeout 20m -p 1 $(TEST_FLAGS) $(PKG)
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@set -eu; for pkg in $$($(GO) list $(PKG)); do \
+		for target in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+			echo "==> $$pkg $$target"; \
+			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$pkg; \
+		done; \
+	done
+
+bench: ## run the Go benchmarks (BENCH, PKG, BENCH_FLAGS)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 $(BENCH_FLAGS) $(PKG)
+
+## --- the source ---
+
+lint: $(LINT) ## golangci-lint with .golangci.yml
+	$(LINT) run $(PKG)
+
+fmt: $(LINT) $(TOOLS)/gen.stamp ## format Go and .proto files
+	$(LINT) fmt
+	$(BUF) format -w
+
+gen: $(TOOLS)/gen.stamp ## generate pkg/api from its .proto files
+	$(BUF) lint
+	$(BUF) generate
+
+gen-check: $(TOOLS)/gen.stamp ## fail when generated code is not what make gen makes
+	$(BUF) lint
+	$(BUF) format -d --exit-code
+	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	$(BUF) generate -o "$$tmp"; \
+	if ! diff -ru --exclude='*.proto' pkg/api "$$tmp/pkg/api"; then \
+		echo "pkg/api is not what its .proto files generate: run make gen" >&2; exit 1; \
+	fi
+
+ci: ## what .ci/run runs, without installing anything
+	.ci/run --no-install
+
+clean: ## remove bin
+	rm -rf $(BIN)
+
+$(LINT): tools/lint/go.mod tools/lint/go.sum
+	cd tools/lint && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/gen.stamp: tools/gen/go.mod tools/gen/go.sum
+	cd tools/gen && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
+	@touch $@
