@@ -1,0 +1,34 @@
+package vfs
+
+import (
+	"errors"
+	"os"
+	"syscall"
+)
+
+// datasync is fdatasync(2): the bytes, and the metadata needed to read them
+// back, the length among it. Interrupted before it began, it is called again;
+// any other error stands.
+func datasync(f *os.File) error {
+	for {
+		err := syscall.Fdatasync(int(f.Fd()))
+		if !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+	}
+}
+
+// allocate is fallocate(2). Where the filesystem lacks it the length is set
+// alone, and a full disk shows itself later.
+func allocate(f *os.File, size int64) error {
+	for {
+		err := syscall.Fallocate(int(f.Fd()), 0, 0, size)
+		switch {
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case errors.Is(err, syscall.EOPNOTSUPP):
+			return extend(f, size)
+		}
+		return err
+	}
+}
