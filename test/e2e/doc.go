@@ -2,4 +2,7 @@
 // killed, paused and restarted under load, and every record then looked for on
 // every node. It also holds the named tests of the defects of prior art that
 // can only be seen from outside, and what bad input does.
+//
+// The tests that put every process on a test host of its own, in a network
+// namespace, need root; they carry the build tag system.
 package e2e

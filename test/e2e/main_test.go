@@ -63,14 +63,14 @@ type world struct {
 
 func start(t *testing.T) *world {
 	t.Helper()
-	w := prepare(t)
+	w := prepare(t, nil)
 	require.NoError(t, w.Start())
 	require.NoError(t, w.Ready(w.ctx))
 	return w
 }
 
 // prepare makes a cluster and a proxy, and starts nothing.
-func prepare(t *testing.T) *world {
+func prepare(t *testing.T, hosts harness.Hosts) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Minute, errors.New("the test took too long"))
 	t.Cleanup(cancel)
@@ -78,7 +78,7 @@ func prepare(t *testing.T) *world {
 	if raceEnabled {
 		heartbeat = time.Second
 	}
-	c, err := harness.New(harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat})
+	c, err := harness.New(harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat, Hosts: hosts})
 	require.NoError(t, err)
 	proxy, err := c.AddProxy("")
 	require.NoError(t, err)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
@@ -75,5 +76,8 @@ func (c *Cluster) Dial(cert string, n *Node) (*grpc.ClientConn, error) {
 
 // Naive connects as a client does that knows nothing but an address.
 func Naive(addr string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if !strings.HasPrefix(addr, "unix:") {
+		addr = "passthrough:///" + addr
+	}
+	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
 }

@@ -35,6 +35,17 @@ type Options struct {
 	// NodeConfig and ProxyConfig are appended to every configuration file.
 	NodeConfig  string
 	ProxyConfig string
+	// Hosts places the processes elsewhere than on loopback addresses of their
+	// own; nil leaves them there.
+	Hosts Hosts
+}
+
+// Hosts are test hosts, one a process.
+type Hosts interface {
+	// Address is the address of host i: nodes count from 1, proxies from 101.
+	Address(i int) string
+	// Command is how a program is started on host i.
+	Command(i int, argv []string) ([]string, error)
 }
 
 // Cluster is a set of processes on addresses 127.a.b.1 and up, a and b drawn at
@@ -62,7 +73,7 @@ type Node struct {
 type Proxy struct {
 	*Process
 	Name   string
-	Addr   string // host:port of the plaintext listener
+	Addr   string // of the plaintext listener: host:port, or unix:///path
 	Admin  string
 	Config string
 }
@@ -92,6 +103,9 @@ func New(opt Options) (*Cluster, error) {
 }
 
 func (c *Cluster) host(i int) string {
+	if c.opt.Hosts != nil {
+		return c.opt.Hosts.Address(i)
+	}
 	return net.IPv4(127, c.net[0], c.net[1], byte(i)).String()
 }
 
@@ -135,14 +149,22 @@ tls {
 	if err := os.WriteFile(n.Config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	n.Process = &Process{
-		Name: name,
-		Path: filepath.Join(c.opt.Bin, "logd"),
-		Args: []string{"agent", "-config", n.Config},
-		Log:  filepath.Join(c.opt.Dir, "log", name+".log"),
+	n.Process, err = c.process(i, name, filepath.Join(c.opt.Bin, "logd"), "agent", "-config", n.Config)
+	if err != nil {
+		return nil, err
 	}
 	c.Nodes = append(c.Nodes, n)
 	return n, nil
+}
+
+func (c *Cluster) process(i int, name string, argv ...string) (*Process, error) {
+	if c.opt.Hosts != nil {
+		var err error
+		if argv, err = c.opt.Hosts.Command(i, argv); err != nil {
+			return nil, err
+		}
+	}
+	return &Process{Name: name, Path: argv[0], Args: argv[1:], Log: filepath.Join(c.opt.Dir, "log", name+".log")}, nil
 }
 
 func (c *Cluster) gossip(i int) string {
@@ -156,7 +178,7 @@ func (c *Cluster) AddProxy(extra string) (*Proxy, error) {
 	name, host := fmt.Sprintf("proxy%d", i), c.host(100+i)
 	p := &Proxy{
 		Name:   name,
-		Addr:   net.JoinHostPort(host, fmt.Sprint(proxyPort)),
+		Addr:   c.listener(name, host),
 		Admin:  net.JoinHostPort(host, fmt.Sprint(proxyAdminPort)),
 		Config: filepath.Join(c.opt.Dir, name+".hcl"),
 	}
@@ -195,14 +217,21 @@ upstream {
 	if err := os.WriteFile(p.Config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	p.Process = &Process{
-		Name: name,
-		Path: filepath.Join(c.opt.Bin, "logproxy"),
-		Args: []string{"agent", "-config", p.Config},
-		Log:  filepath.Join(c.opt.Dir, "log", name+".log"),
+	p.Process, err = c.process(100+i, name, filepath.Join(c.opt.Bin, "logproxy"), "agent", "-config", p.Config)
+	if err != nil {
+		return nil, err
 	}
 	c.Proxy = append(c.Proxy, p)
 	return p, nil
+}
+
+// listener is where a proxy's clients come in: on a loopback address, or where
+// hosts differ on a unix socket, since plaintext goes nowhere else.
+func (c *Cluster) listener(name, host string) string {
+	if c.opt.Hosts != nil {
+		return "unix://" + filepath.Join(c.opt.Dir, name+".sock")
+	}
+	return net.JoinHostPort(host, fmt.Sprint(proxyPort))
 }
 
 // Start starts every process that is not running.
