@@ -165,10 +165,10 @@ func TestEveryProblemAtOnce(t *testing.T) {
 		"the environment and flags are named": {
 			text:    minimal,
 			environ: []string{"LOGD_DRAIN_TIMEOUT=soon", "LOGD_LOG_FORMAT=xml"},
-			flags:   map[string]string{"name": "UPPER"},
+			flags:   map[string]string{"name": "a/b"},
 			want: []string{
 				`drain_timeout: "soon" is not a duration: write a number and a unit, like "300ms", "10s" or "1h" (environment LOGD_DRAIN_TIMEOUT)`,
-				`name: "UPPER": 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit (flag for name)`,
+				`name: "a/b": letters, digits and inside it . _ - only, at most 100 (flag for name)`,
 				`log_format: "xml": must be text or json (environment LOGD_LOG_FORMAT)`,
 			},
 		},

@@ -110,14 +110,13 @@ func (v *verdict) required(path, value string) bool {
 	return value != ""
 }
 
-// identityPattern is what may stand in a SPIFFE URI and, for the name, before
-// the dot of a node id.
-var identityPattern = regexp.MustCompile(`^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$`)
+// identityPattern is what may stand in a certificate's role URI.
+var identityPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$`)
 
 func (v *verdict) identity(name, cluster string) {
 	for _, part := range []struct{ path, value string }{{"name", name}, {"cluster", cluster}} {
 		if part.value != "" && !identityPattern.MatchString(part.value) {
-			v.add(part.path, "%q: 1 to 64 of a-z, 0-9, '.', '_' and '-', beginning and ending with a letter or digit", part.value)
+			v.add(part.path, "%q: letters, digits and inside it . _ - only, at most 100", part.value)
 		}
 	}
 }
