@@ -1,0 +1,201 @@
+package cli_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"flag"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/pkg/tlsconf"
+	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// commands are some that answer with what they were given.
+func commands() []cli.Command {
+	return []cli.Command{
+		{
+			Name: "echo", Synopsis: "Say it again", Args: "<word>...", Long: "Echo says its words again.",
+			Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
+				upper := fs.Bool("upper", false, "in capitals")
+				format := cli.FormatFlag(fs)
+				return func(_ context.Context, args []string) error {
+					text := strings.Join(args, " ")
+					if *upper {
+						text = strings.ToUpper(text)
+					}
+					_, err := env.Stdout.Write([]byte(string(*format) + ":" + text + "\n"))
+					return err
+				}
+			},
+		},
+		{Name: "operator raft fail", Synopsis: "Fail", Setup: func(*flag.FlagSet, cli.Env) cli.Action {
+			return func(context.Context, []string) error { return errors.New("it broke") }
+		}},
+		{Name: "operator raft die", Synopsis: "Die", Setup: func(*flag.FlagSet, cli.Env) cli.Action {
+			return func(context.Context, []string) error { return &cli.FatalError{Err: errors.New("fsync failed")} }
+		}},
+		{Name: "quiet", Synopsis: "Fail having said why", Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
+			return func(context.Context, []string) error {
+				_, _ = env.Stderr.Write([]byte("three problems\n"))
+				return cli.ErrReported
+			}
+		}},
+	}
+}
+
+func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	env := cli.Env{Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errs}
+	code = cli.Main(t.Context(), "prog", "1.2.3", commands(), env, args)
+	return code, out.String(), errs.String()
+}
+
+func TestCommandLine(t *testing.T) {
+	tests := map[string]struct {
+		args           string
+		code           int
+		stdout, stderr string // contained
+	}{
+		"a command":                  {"echo a b", 0, "table:a b\n", ""},
+		"single dash":                {"echo -upper a", 0, "table:A\n", ""},
+		"double dash":                {"echo --upper --format=json a", 0, "json:A\n", ""},
+		"options after arguments":    {"echo a -upper b", 0, "table:A B\n", ""},
+		"after a bare double dash":   {"echo a -- -upper", 0, "table:a -upper\n", ""},
+		"unknown option":             {"echo -bogus", 2, "", "flag provided but not defined: -bogus"},
+		"bad value":                  {"echo -format=xml", 2, "", "table or json"},
+		"argument where none goes":   {"quiet x", 2, "", `unexpected argument "x"`},
+		"unknown command":            {"ecko a", 2, "", `unknown command "ecko a"`},
+		"unknown command of a group": {"operator raft flail", 2, "", `unknown command "operator raft flail"`},
+		"a group alone":              {"operator raft", 2, "", "fail"},
+		"nothing":                    {"", 2, "", "echo"},
+		"option before the command":  {"-upper echo", 2, "", "-upper comes before"},
+		"failure":                    {"operator raft fail", 1, "", "prog: it broke\n"},
+		"fatal fault":                {"operator raft die", 3, "", "prog: fatal: fsync failed\n"},
+		"failure already told":       {"quiet", 1, "", "three problems\n"},
+		"help":                       {"-h", 0, "Say it again", ""},
+		"help of a command":          {"echo -h", 0, "Usage: prog echo [options] <word>...", ""},
+		"help of a nested command":   {"operator raft fail --help", 0, "Usage: prog operator raft fail", ""},
+		"help of a group":            {"operator -h", 0, "raft", ""},
+		"version":                    {"-version", 0, "prog 1.2.3", ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			code, stdout, stderr := run(t, strings.Fields(tt.args)...)
+			require.Equal(t, tt.code, code, "%s%s", stdout, stderr)
+			require.Contains(t, stdout, tt.stdout)
+			require.Contains(t, stderr, tt.stderr)
+			if tt.stderr == "" {
+				require.Empty(t, stderr)
+			}
+			if tt.code != 0 {
+				require.Empty(t, stdout, "what is no result is on standard error")
+			}
+		})
+	}
+}
+
+func TestTableCannotBeForged(t *testing.T) {
+	rows := cli.NewRows("ID", "ADDRESS", "LEADER")
+	rows.Add("n1", "", true)
+	rows.Add("n2\nn3\tx", "a:1")
+	var out bytes.Buffer
+	require.NoError(t, rows.Write(&out))
+	require.Equal(t, "ID       ADDRESS  LEADER\nn1       -        true\nn2?n3?x  a:1      -\n", out.String())
+}
+
+func TestFacts(t *testing.T) {
+	var out bytes.Buffer
+	require.NoError(t, cli.WriteFacts(&out, "logd agent running!", []cli.Fact{{"Version", "dev"}, {"RPC", "127.0.0.1:8400"}}))
+	require.Equal(t, "==> logd agent running!\n    Version: dev\n        RPC: 127.0.0.1:8400\n", out.String())
+}
+
+func TestConnectFlags(t *testing.T) {
+	parse := func(environ []string, args ...string) *cli.Connect {
+		fs := flag.NewFlagSet("x", flag.ContinueOnError)
+		c := cli.ConnectFlags(fs, cli.Env{Environ: environ}, cli.Sidecar)
+		require.NoError(t, fs.Parse(args))
+		return c
+	}
+	require.Equal(t, "127.0.0.1:8410", parse(nil).Address)
+	require.Equal(t, "env:1", parse([]string{"LOGD_ADDR=env:1"}).Address)
+	require.Equal(t, "flag:1", parse([]string{"LOGD_ADDR=env:1"}, "-address", "flag:1").Address)
+
+	conf, err := parse(nil).TLS()
+	require.NoError(t, err)
+	require.Nil(t, conf, "plaintext")
+
+	var usage *cli.UsageError
+	_, err = parse(nil, "-cert", "x").Dial()
+	require.ErrorAs(t, err, &usage)
+	_, err = parse(nil, "-address", "nowhere").Dial()
+	require.ErrorAs(t, err, &usage)
+
+	f := tlstest.NewCA(t, "test").Files(t, tlsconf.RoleClient, "me")
+	conf, err = parse([]string{"LOGD_CACERT=" + f.CA, "LOGD_CERT=" + f.Cert, "LOGD_KEY=" + f.Key}).TLS()
+	require.NoError(t, err)
+	require.NotNil(t, conf)
+
+	_, err = parse(nil, "-ca-cert", "/none", "-cert", f.Cert, "-key", f.Key).TLS()
+	require.ErrorContains(t, err, "/none")
+}
+
+func TestExplainNamesTheAddress(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	address := lis.Addr().String()
+	require.NoError(t, lis.Close())
+
+	fs := flag.NewFlagSet("x", flag.ContinueOnError)
+	connect := cli.ConnectFlags(fs, cli.Env{}, address)
+	c, err := connect.Dial()
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Offsets(t.Context())
+	require.ErrorContains(t, cli.Explain(err), address)
+	require.ErrorContains(t, cli.Explain(err), "is it running")
+	plain := errors.New("plain")
+	require.Equal(t, plain, cli.Explain(plain))
+}
+
+// buffer may be written and read at once.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestProgressOnlyOnATerminal(t *testing.T) {
+	var out buffer
+	p := cli.ShowProgress(cli.Env{Stderr: &out, Terminal: true}, func() string { return "at 7" })
+	require.Eventually(t, func() bool { return strings.Contains(out.String(), "at 7") }, time.Minute, 10*time.Millisecond)
+	p.Stop()
+	require.True(t, strings.HasSuffix(out.String(), "\r\x1b[K"), "the line is taken away")
+
+	var none buffer
+	p = cli.ShowProgress(cli.Env{Stderr: &none}, func() string { return "at 7" })
+	p.Stop()
+	require.Empty(t, none.String())
+}

@@ -1,0 +1,86 @@
+package cli
+
+import (
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/logd-io/logd/pkg/client"
+	"github.com/logd-io/logd/pkg/tlsconf"
+)
+
+// Where a command connects when nothing is said.
+const (
+	Sidecar = client.DefaultAddress // plaintext, on this machine
+	Node    = "127.0.0.1:8400"
+)
+
+// Connect are the flags of a command that talks to a sidecar or a node.
+type Connect struct {
+	Address           string
+	CACert, Cert, Key string
+	Timeout           time.Duration // of one call that does not stream
+}
+
+// ConnectFlags adds -address, -ca-cert, -cert, -key and -timeout. LOGD_ADDR,
+// LOGD_CACERT, LOGD_CERT and LOGD_KEY are their defaults.
+func ConnectFlags(fs *flag.FlagSet, env Env, address string) *Connect {
+	c := &Connect{}
+	fs.StringVar(&c.Address, "address", or(env.Getenv("LOGD_ADDR"), address),
+		"`host:port` or unix:///path of the sidecar or node. LOGD_ADDR. Default: "+address)
+	fs.StringVar(&c.CACert, "ca-cert", env.Getenv("LOGD_CACERT"), "`file` with the cluster's CA certificates. LOGD_CACERT. Without it the connection is plaintext,\nwhich only a sidecar on this machine speaks")
+	fs.StringVar(&c.Cert, "cert", env.Getenv("LOGD_CERT"), "`file` with your certificate. LOGD_CERT")
+	fs.StringVar(&c.Key, "key", env.Getenv("LOGD_KEY"), "`file` with its key. LOGD_KEY")
+	fs.DurationVar(&c.Timeout, "timeout", 15*time.Second, "`duration` a single call may take. Default: 15s")
+	return c
+}
+
+// TLS loads the files; nil without any, for plaintext.
+func (c *Connect) TLS() (*tls.Config, error) {
+	if c.CACert == "" && c.Cert == "" && c.Key == "" {
+		return nil, nil //nolint:nilnil // nil is plaintext, as in client.Dial
+	}
+	if c.CACert == "" || c.Cert == "" || c.Key == "" {
+		return nil, Usagef("mutual TLS takes all of -ca-cert, -cert and -key (LOGD_CACERT, LOGD_CERT, LOGD_KEY)")
+	}
+	source, err := tlsconf.Load(tlsconf.Files{CA: c.CACert, Cert: c.Cert, Key: c.Key})
+	if err != nil {
+		return nil, err
+	}
+	return source.Client(tlsconf.ALPNgRPC, "", ""), nil
+}
+
+// Dial makes the client; the first call connects.
+func (c *Connect) Dial() (*client.Client, error) { return c.DialTo(c.Address) }
+
+// DialTo is Dial for another address with the same certificates.
+func (c *Connect) DialTo(address string) (*client.Client, error) {
+	if _, err := client.Target(address); err != nil {
+		return nil, &UsageError{err}
+	}
+	conf, err := c.TLS()
+	if err != nil {
+		return nil, err
+	}
+	return client.Dial(address, conf)
+}
+
+// Explain says of an error from a call what its reader can act on.
+func Explain(err error) error {
+	st, ok := status.FromError(err)
+	if !ok {
+		return err
+	}
+	switch st.Code() {
+	case codes.Unavailable:
+		return fmt.Errorf("%s (is it running, and is this the right -address and certificate?)", st.Message())
+	case codes.Unknown:
+		return errors.New(st.Message())
+	}
+	return fmt.Errorf("%s: %s", st.Code(), st.Message())
+}

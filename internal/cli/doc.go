@@ -1,0 +1,10 @@
+// Package cli is what the logd and logproxy commands share: running a command,
+// its flags and help, exit codes, output as a table or JSON, the connection
+// flags, progress.
+//
+// Invariant: results go to standard output, and everything else, errors and
+// progress, to standard error; the exit code is 0, 1 for a failure, 2 for a
+// mistake in the command line, 3 for a fatal fault of the process.
+//
+// cmd/logd and cmd/logproxy use it. It never exits the process: only main does.
+package cli
