@@ -162,7 +162,7 @@ func (l *loader) flags(flags map[string]string, target reflect.Value) {
 		if !ok {
 			panic("config: a flag for " + path + ", which is no setting") // a command's mistake, not a user's
 		}
-		l.text(f, flags[path], "flag for "+path)
+		l.text(f, flags[path], "flag -"+flagName(path))
 	}
 }
 

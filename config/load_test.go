@@ -168,7 +168,7 @@ func TestEveryProblemAtOnce(t *testing.T) {
 			flags:   map[string]string{"name": "a/b"},
 			want: []string{
 				`drain_timeout: "soon" is not a duration: write a number and a unit, like "300ms", "10s" or "1h" (environment LOGD_DRAIN_TIMEOUT)`,
-				`name: "a/b": letters, digits and inside it . _ - only, at most 100 (flag for name)`,
+				`name: "a/b": letters, digits and inside it . _ - only, at most 100 (flag -name)`,
 				`log_format: "xml": must be text or json (environment LOGD_LOG_FORMAT)`,
 			},
 		},
@@ -231,4 +231,23 @@ func TestRenderOfAnyOtherError(t *testing.T) {
 	var out bytes.Buffer
 	require.NoError(t, config.Render(&out, errors.New("boom"), 80, false))
 	require.Equal(t, "Error: boom\n", out.String())
+}
+
+func TestBoundFlags(t *testing.T) {
+	var from config.From
+	fs := flag.NewFlagSet("agent", flag.ContinueOnError)
+	from.Bind(fs, map[string]string{"data_dir": "", "retry_join": "", "ports.rpc": ""})
+	require.NoError(t, fs.Parse([]string{
+		"-config", write(t, t.TempDir(), "n.hcl", minimal), "-data-dir", "/elsewhere",
+		"-retry-join=a:1", "--retry-join", "b:1", "-ports-rpc", "99",
+	}))
+	c, err := config.LoadNode(from)
+	require.NoError(t, err)
+	require.Equal(t, "/elsewhere", c.DataDir)
+	require.Equal(t, []string{"a:1", "b:1"}, c.RetryJoin)
+	require.Equal(t, 99, c.Ports.RPC)
+
+	require.NoError(t, fs.Parse([]string{"-ports-rpc", "many"}))
+	_, err = config.LoadNode(from)
+	require.Equal(t, []string{`ports.rpc: "99,many" is not a number (flag -ports-rpc)`}, problems(t, err))
 }
