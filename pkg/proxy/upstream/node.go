@@ -34,6 +34,11 @@ const (
 	// is the one that speaks.
 	maxMessageBytes = 16 << 20
 	maxHeaderBytes  = 16 << 10
+
+	// Fixed windows: what one stream may have on the way, so what a slow consumer
+	// makes the proxy hold, does not grow with the bandwidth seen.
+	streamWindowBytes = 1 << 20
+	connWindowBytes   = 4 << 20
 )
 
 // Node is one storage node and the connection to it.
@@ -70,6 +75,8 @@ func open(id, addr string, creds credentials.TransportCredentials, extra []grpc.
 			grpc.MaxCallSendMsgSize(math.MaxInt32),
 		),
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
+		grpc.WithInitialWindowSize(streamWindowBytes),
+		grpc.WithInitialConnWindowSize(connWindowBytes),
 		grpc.WithIdleTimeout(0),         // a node without calls is still watched for its state
 		grpc.WithDisableRetry(),         // forward retries, by reason; nothing below it may
 		grpc.WithDisableServiceConfig(), // the node set comes from discovery, never from DNS

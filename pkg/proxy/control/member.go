@@ -1,0 +1,152 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/proxy/route"
+	"github.com/logd-io/logd/pkg/proxy/upstream"
+)
+
+// link is a connection with the goroutines that report on it. Only the control
+// goroutine touches its fields, but for node, which never changes.
+type link struct {
+	node   *upstream.Node
+	ctx    context.Context // ends when the link is let go
+	cancel context.CancelFunc
+
+	state     connectivity.State // as last reported
+	stopWatch context.CancelFunc // not nil: a watch is open or opening
+	live      bool               // that watch has delivered a view
+	barren    int                // watches in a row that ended without a view
+	retryAt   time.Time          // no new watch before
+}
+
+// broken says that a call on the link would fail at once.
+func (k *link) broken() bool {
+	return k.state == connectivity.TransientFailure || k.state == connectivity.Shutdown
+}
+
+// seed is an address of which only the address was told.
+type seed struct {
+	*link        // nil while its node is known and live
+	id    string // of the node that answered there last
+	alien string // why what answers there does not count; empty: it does
+}
+
+// member is a storage node with an id.
+type member struct {
+	*link
+	id string
+	// view is the newest from the node itself; nil when it has not spoken since it
+	// was last out of reach.
+	view *nodev1.ClusterView
+	// alien is why nothing the node says counts: another cluster, another id.
+	alien string
+	// chosen says that the node should be watched. Of those that are not, only the
+	// connection is known.
+	chosen bool
+
+	failures     int // in a row, requests' word
+	failedAt     time.Time
+	ejectedUntil time.Time
+}
+
+// What a request's failure costs a follower: a rest that grows when it fails again
+// soon after, so that one bad moment costs little.
+const (
+	ejectMax   = 10 * time.Second
+	ejectReset = 30 * time.Second
+)
+
+// eject takes in that a request failed on m, which rests for base at first. Failures of requests that were on
+// their way together count once.
+func (m *member) eject(now time.Time, base time.Duration) bool {
+	if now.Before(m.ejectedUntil) {
+		return false
+	}
+	if now.Sub(m.failedAt) > ejectReset {
+		m.failures = 0
+	}
+	m.failures++
+	m.failedAt = now
+	m.ejectedUntil = now.Add(min(base<<min(m.failures-1, 10), max(base, ejectMax)))
+	return true
+}
+
+// lag is how far m's readable log ends behind newest.
+func (m *member) lag(newest uint64) uint64 {
+	if m.view == nil || m.view.Visible >= newest {
+		return 0
+	}
+	return newest - m.view.Visible
+}
+
+// serves says that m, as it described itself, answers reads, if behind.
+func (m *member) serves() bool {
+	if m.alien != "" || m.broken() {
+		return false
+	}
+	if !m.chosen && m.view == nil {
+		return m.state == connectivity.Ready
+	}
+	return m.view != nil && m.view.Ready && !m.view.Draining
+}
+
+// trusted says that nothing recent speaks against m.
+func (m *member) trusted(now time.Time) bool {
+	return (m.live || !m.chosen) && !now.Before(m.ejectedUntil)
+}
+
+// leads says that m, which is said to lead, can be sent produces.
+func (m *member) leads() bool {
+	return m.alien == "" && !m.broken() && (!m.live || m.view == nil || !m.view.Draining)
+}
+
+// newest is the highest visible offset that any node speaks of.
+func newest(members []*member) (visible uint64) {
+	for _, m := range members {
+		if m.view != nil {
+			visible = max(visible, m.view.Visible)
+		}
+	}
+	return visible
+}
+
+// followers are the members to read from; leader is not among them. A maxLag of
+// 0 is none. Where nobody passes, the least bad is kept: one that is only
+// distrusted, always; one that is only too far behind, if there is no leader to
+// read from instead.
+func followers(members []*member, leader string, haveLeader bool, maxLag uint64, now time.Time) []route.Upstream {
+	top := newest(members)
+	var good []route.Upstream
+	var suspects, laggards []*member
+	for _, m := range members {
+		switch {
+		case m.id == leader || !m.serves():
+		case maxLag > 0 && m.lag(top) > maxLag:
+			laggards = append(laggards, m)
+		case !m.trusted(now):
+			suspects = append(suspects, m)
+		default:
+			good = append(good, m.node)
+		}
+	}
+	switch {
+	case len(good) > 0:
+	case len(suspects) > 0:
+		good = append(good, slices.MinFunc(suspects, func(a, b *member) int {
+			return a.ejectedUntil.Compare(b.ejectedUntil)
+		}).node)
+	case len(laggards) > 0 && !haveLeader:
+		good = append(good, slices.MinFunc(laggards, func(a, b *member) int {
+			return cmp.Compare(a.lag(top), b.lag(top))
+		}).node)
+	}
+	return good
+}
