@@ -1,0 +1,193 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/logd-io/logd/internal/cli"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+)
+
+// peer is a storage node: what the asked node knows of it, and what it says of
+// itself.
+type peer struct {
+	ID      string `json:"id"`
+	Address string `json:"address"`
+	Voter   bool   `json:"voter"`
+	Leader  bool   `json:"leader"`
+	// What follows comes from the peer itself; Error tells why it does not.
+	State       string `json:"state"` // of its Raft, or "unreachable"
+	Ready       bool   `json:"ready"`
+	Draining    bool   `json:"draining"`
+	Lowest      uint64 `json:"lowest"`
+	Next        uint64 `json:"next"`
+	CommitIndex uint64 `json:"commit_index"`
+	Version     string `json:"version"`
+	Error       string `json:"error,omitempty"`
+}
+
+const unreachable = "unreachable"
+
+// peers asks one node for the cluster and then every peer for itself.
+func peers(ctx context.Context, connect *cli.Connect) ([]peer, error) {
+	ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
+	defer cancel()
+	view, err := clusterView(ctx, connect)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]peer, len(view.GetPeers()))
+	var wg sync.WaitGroup
+	for i, p := range view.GetPeers() {
+		out[i] = peer{ID: p.GetId(), Address: p.GetRpcAddr(), Voter: p.GetVoter(), Leader: p.GetId() == view.GetLeaderId()}
+		wg.Go(func() { out[i].ask(ctx, connect) })
+	}
+	wg.Wait()
+	return out, nil
+}
+
+// clusterView is the first answer of a node's watch, which comes at once.
+func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView, error) {
+	c, err := connect.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	watch, err := nodev1.NewNodeClient(c.Conn()).WatchCluster(ctx, &nodev1.WatchClusterRequest{})
+	if err != nil {
+		return nil, err
+	}
+	view, err := watch.Recv()
+	if status.Code(err) == codes.Unimplemented {
+		return nil, fmt.Errorf("%s is no node but a sidecar: give -address a node's (port 8400)", connect.Address)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(view.GetPeers()) == 0 {
+		return nil, errors.New("the node is in no cluster yet")
+	}
+	return view, nil
+}
+
+// askTimeout is how long one peer may take to answer, so that a dead one does
+// not hold up the others' lines.
+const askTimeout = 3 * time.Second
+
+func (p *peer) ask(ctx context.Context, connect *cli.Connect) {
+	ctx, cancel := context.WithTimeout(ctx, askTimeout)
+	defer cancel()
+	stats, err := p.stats(ctx, connect)
+	if err != nil {
+		p.State, p.Error = unreachable, cli.Explain(err).Error()
+		return
+	}
+	if stats.GetNodeId() != p.ID {
+		p.State, p.Error = unreachable, "another node answers there: "+stats.GetNodeId()
+		return
+	}
+	p.State = stats.GetState()
+	p.Ready, p.Draining = stats.GetReady(), stats.GetDraining()
+	p.Lowest, p.Next = stats.GetLowest(), stats.GetVisible()
+	p.CommitIndex = stats.GetCommitIndex()
+	p.Version = stats.GetVersion()
+}
+
+func (p *peer) stats(ctx context.Context, connect *cli.Connect) (*nodev1.StatsResponse, error) {
+	if p.Address == "" {
+		return nil, errors.New("its address is not known")
+	}
+	c, err := connect.DialTo(p.Address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return nodev1.NewNodeClient(c.Conn()).Stats(ctx, &nodev1.StatsRequest{})
+}
+
+func membersCommand() cli.Command {
+	return cli.Command{
+		Name:     "members",
+		Synopsis: "List the storage nodes and how they are",
+		Long: `Asks a node for the cluster's storage nodes, and each of them for itself. It needs
+a certificate of role admin, and a node's address: a sidecar does not tell.`,
+		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
+			connect := cli.ConnectFlags(fs, env, cli.Node)
+			format := cli.FormatFlag(fs)
+			return func(ctx context.Context, _ []string) error {
+				found, err := peers(ctx, connect)
+				if err != nil {
+					return err
+				}
+				if *format == cli.JSON {
+					return cli.WriteJSON(env.Stdout, found)
+				}
+				rows := cli.NewRows("ID", "ADDRESS", "STATE", "VOTER", "READY", "NEXT OFFSET", "VERSION")
+				for _, p := range found {
+					if p.State == unreachable {
+						rows.Add(p.ID, p.Address, p.State, p.Voter)
+						continue
+					}
+					rows.Add(p.ID, p.Address, p.State, p.Voter, p.Ready, p.Next, p.Version)
+				}
+				return rows.Write(env.Stdout)
+			}
+		},
+	}
+}
+
+func listPeersCommand() cli.Command {
+	return cli.Command{
+		Name:     "operator raft list-peers",
+		Synopsis: "List the Raft configuration and who trails",
+		Long: `Asks a node for the Raft configuration, and each peer for its commit index. It
+needs a certificate of role admin, and a node's address.`,
+		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
+			connect := cli.ConnectFlags(fs, env, cli.Node)
+			format := cli.FormatFlag(fs)
+			return func(ctx context.Context, _ []string) error {
+				found, err := peers(ctx, connect)
+				if err != nil {
+					return err
+				}
+				if *format == cli.JSON {
+					return cli.WriteJSON(env.Stdout, found)
+				}
+				rows := cli.NewRows("ID", "ADDRESS", "STATE", "VOTER", "COMMIT INDEX", "TRAILS LEADER BY")
+				for _, p := range found {
+					if p.State == unreachable {
+						rows.Add(p.ID, p.Address, p.State, p.Voter)
+						continue
+					}
+					rows.Add(p.ID, p.Address, p.State, p.Voter, p.CommitIndex, trails(found, p))
+				}
+				return rows.Write(env.Stdout)
+			}
+		},
+	}
+}
+
+// trails says how many entries p is behind the leader, as far as both answered.
+func trails(all []peer, p peer) string {
+	for _, l := range all {
+		if !l.Leader || l.State == unreachable {
+			continue
+		}
+		if p.Leader {
+			return ""
+		}
+		behind := l.CommitIndex - min(p.CommitIndex, l.CommitIndex)
+		if behind == 1 {
+			return "1 commit"
+		}
+		return fmt.Sprintf("%d commits", behind)
+	}
+	return ""
+}
