@@ -197,14 +197,11 @@ func (s *Store) Install(in Installed) error {
 // first one, and whether index lies below even that. An entry that cannot be
 // read is an error, not an absent one: it may have been acknowledged.
 func (s *Store) Holds(index, term uint64) (holds, below bool, err error) {
-	start := s.log.Start()
-	if index <= start.Index {
-		return index == start.Index && term == start.Term, index < start.Index, nil
-	}
 	e, err := s.log.Entry(index)
 	switch {
 	case errors.Is(err, commitlog.ErrNotFound):
-		return false, index < s.log.Start().Index, nil
+		start := s.log.Start()
+		return index == start.Index && term == start.Term, index < start.Index, nil
 	case err != nil:
 		return false, false, fmt.Errorf("read entry %d: %w", index, err)
 	}

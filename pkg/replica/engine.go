@@ -1,0 +1,256 @@
+package replica
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/logd-io/logd/pkg/raftstore"
+)
+
+// engine is one run of Raft with all that serves it. A replica has at most one
+// at a time; installing a checkpoint ends it and begins another over the same
+// stores.
+type engine struct {
+	r     *Replica
+	raft  *raft.Raft
+	trans *transport
+	fsm   *fsm
+	batch *batcher
+
+	changed  chan struct{} // capacity 1: "something a View shows may have changed"
+	maintain chan struct{} // capacity 1: "a checkpoint or retention may be due"
+	done     chan struct{} // closed when Raft's goroutines have ended
+	stop     chan struct{} // closed after done; ends ours
+	wg       sync.WaitGroup
+
+	stopping atomic.Bool // stopEngine was called
+
+	lead   atomic.Uint64 // newest term in which an entry of ours, as its leader, was applied
+	ready  atomic.Bool   // once true, stays true
+	target atomic.Uint64 // commit index that makes a follower ready, 0: none heard yet
+}
+
+// startEngine starts Raft over the replica's stores. r.life must be held.
+func (r *Replica) startEngine() (err error) {
+	e := &engine{
+		r:        r,
+		changed:  make(chan struct{}, 1),
+		maintain: make(chan struct{}, 1),
+		done:     make(chan struct{}),
+		stop:     make(chan struct{}),
+	}
+	snaps := r.store.Snapshots()
+	log := r.store.Log()
+	e.fsm = &fsm{
+		log: log, cluster: r.cluster, fail: r.store.Fail, moved: e.moved, m: newMachine(),
+		checkpointEntries: r.cfg.CheckpointEntries, checkpointBytes: r.cfg.CheckpointBytes,
+		replayed: r.replayed,
+	}
+	e.trans = &transport{
+		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
+		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
+		flip:  snaps.Flip, heard: e.heard, install: e.install,
+	}
+	e.trans.open()
+	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
+	err = r.guard(func() (err error) {
+		e.raft, err = raft.NewRaft(conf, e.fsm, r.store, r.store, snaps, e.trans)
+		return err
+	})
+	if err != nil {
+		return errors.Join(fmt.Errorf("start raft: %w", err), e.trans.Close())
+	}
+	e.batch = newBatcher(func(b []byte) raft.ApplyFuture { return e.raft.Apply(b, 0) },
+		e.notLeader, r.cfg.MaxInFlightBytes, e.done, r.metrics)
+	e.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
+			poke(e.changed)
+		}
+		return false // nothing is sent: whoever is poked looks for itself
+	}))
+	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance} {
+		e.wg.Add(1)
+		go func() {
+			defer e.wg.Done()
+			f()
+		}()
+	}
+	poke(e.changed)
+	r.engine.Store(e)
+	return nil
+}
+
+// stopEngine ends Raft and everything that serves it, and waits for it, unless
+// a write hangs. Batches in flight end with an unknown outcome. r.life must be
+// held.
+func (r *Replica) stopEngine() {
+	e := r.engine.Swap(nil)
+	if e == nil {
+		return
+	}
+	e.stopping.Store(true)
+	gone := e.raft.Shutdown()
+	_ = e.trans.Close() // first: RPCs under way would keep Raft waiting
+	if !r.hung.Load() {
+		_ = gone.Error() // reports only the transport's Close
+	}
+	close(e.done)
+	close(e.stop)
+	if !r.hung.Load() {
+		e.wg.Wait()
+	}
+	r.publish(r.idleView())
+}
+
+// poke fills a channel of capacity 1.
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// moved follows every batch of applied entries, on Raft's goroutine.
+func (e *engine) moved(d due) {
+	if d.checkpoint || d.retain {
+		poke(e.maintain)
+	}
+	if d.config || !e.ready.Load() {
+		poke(e.changed)
+	}
+}
+
+// notLeader is the error for a batch that certainly was not appended.
+func (e *engine) notLeader() error {
+	_, id := e.raft.LeaderWithID()
+	if id == raft.ServerID(e.r.cfg.ID) {
+		id = "" // it was us, until just now
+	}
+	return &NotLeaderError{LeaderID: string(id), Term: e.raft.CurrentTerm()}
+}
+
+// maintenance takes checkpoints and moves the start of the log. A fatal fault
+// of the store ends it.
+func (e *engine) maintenance() {
+	for {
+		select {
+		case <-e.maintain:
+		case <-e.stop:
+			return
+		}
+		if e.fsm.checkpointDue() {
+			e.checkpoint()
+		}
+		if lowest := e.fsm.lowest(); lowest > 0 {
+			if _, err := e.r.store.Retain(lowest); err != nil {
+				e.r.logger.Warn("start of the log not moved", "err", err)
+			}
+		}
+	}
+}
+
+// checkpoint takes one. It may fail while a configuration is committed but not
+// applied; the next entry then tries again.
+func (e *engine) checkpoint() {
+	f := e.raft.Snapshot()
+	endWith(f, e.done)
+	switch err := f.Error(); {
+	case err == nil:
+		e.fsm.checkpointed()
+		e.r.metrics.checkpoints.Inc()
+	case !errors.Is(err, raft.ErrRaftShutdown):
+		e.r.logger.Debug("no checkpoint taken", "err", err)
+	}
+}
+
+// install decides about a checkpoint the leader sent (storage.md): what we hold
+// is answered here, what we lack is installed with Raft stopped.
+func (e *engine) install(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte) {
+	term := e.raft.CurrentTerm()
+	resp := &raft.InstallSnapshotResponse{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(e.r.cfg.ID), Addr: []byte(e.r.cfg.ID)},
+		Term:      term,
+	}
+	switch {
+	case req.Term < term:
+		rpc.Respond(resp, nil)
+		return
+	case req.Term > term:
+		rpc.Respond(nil, fmt.Errorf("term %d is not known here yet", req.Term))
+		return
+	}
+	holds, below, err := e.r.store.Holds(req.LastLogIndex, req.LastLogTerm)
+	if err != nil {
+		e.r.store.Fail(err)
+	}
+	if holds || below {
+		resp.Success = true
+		rpc.Respond(resp, nil)
+		return
+	}
+	in, err := e.received(req, state)
+	if err != nil {
+		rpc.Respond(nil, err)
+		return
+	}
+	select {
+	case e.r.installs <- in: // answered never: Raft stops, and the leader sends it again
+	case <-e.trans.ctx.Done():
+	}
+}
+
+// received checks a checkpoint before anything is given up for it.
+func (e *engine) received(req *raft.InstallSnapshotRequest, state []byte) (raftstore.Installed, error) {
+	m, err := decodeMachine(state)
+	if err != nil {
+		return raftstore.Installed{}, err
+	}
+	if m.cluster != "" && m.cluster != e.r.cluster {
+		return raftstore.Installed{}, &ClusterMismatchError{Bound: e.r.cluster, Got: m.cluster}
+	}
+	config, err := raftstore.DecodeConfiguration(req.Configuration)
+	if err != nil {
+		return raftstore.Installed{}, err
+	}
+	if m.applied > req.LastLogIndex || req.LastLogIndex == 0 {
+		return raftstore.Installed{}, fmt.Errorf("%w: it is at entry %d, not %d", errState, m.applied, req.LastLogIndex)
+	}
+	return raftstore.Installed{
+		Index: req.LastLogIndex, Term: req.LastLogTerm, Next: m.next, Bytes: m.bytes,
+		Config: config, ConfigIndex: req.ConfigurationIndex, State: state,
+	}, nil
+}
+
+// reinstall puts a received checkpoint in the place of everything this node has
+// and starts Raft over it.
+func (r *Replica) reinstall(in raftstore.Installed) error {
+	r.life.Lock()
+	defer r.life.Unlock()
+	e := r.engine.Load()
+	if e == nil {
+		return nil
+	}
+	committed := max(e.raft.CommitIndex(), e.fsm.applied.Load())
+	r.stopEngine()
+	holds, below, err := r.store.Holds(in.Index, in.Term)
+	switch {
+	case err != nil:
+		return err
+	case holds || below: // it came by AppendEntries meanwhile
+	case in.Index <= committed:
+		return fmt.Errorf("leader's checkpoint at entry %d, term %d contradicts this node, which has committed up to %d",
+			in.Index, in.Term, committed)
+	default:
+		if err := r.guard(func() error { return r.store.Install(in) }); err != nil {
+			return err
+		}
+		r.metrics.installs.Inc()
+		r.logger.Info("checkpoint installed", "index", in.Index, "offset", in.Next)
+	}
+	return r.startEngine()
+}

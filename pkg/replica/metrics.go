@@ -1,0 +1,67 @@
+package replica
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the replica's handles. Every name begins with logd_replica_.
+type metrics struct {
+	inFlight    prometheus.Gauge
+	leader      prometheus.Gauge
+	term        prometheus.Gauge
+	entryBytes  prometheus.Histogram
+	accepted    prometheus.Counter
+	duplicate   prometheus.Counter
+	refused     prometheus.Counter
+	unknown     prometheus.Counter
+	overloaded  prometheus.Counter
+	checkpoints prometheus.Counter
+	installs    prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	opts := func(name, help string) prometheus.Opts {
+		return prometheus.Opts{Namespace: "logd", Subsystem: "replica", Name: name, Help: help}
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return prometheus.NewCounter(prometheus.CounterOpts(opts(name, help)))
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts(opts(name, help)))
+	}
+	batches := prometheus.NewCounterVec(prometheus.CounterOpts(
+		opts("batches_total", "Batches this node proposed, by the state machine's verdict.")), []string{"verdict"})
+	m := &metrics{
+		inFlight: gauge("in_flight_bytes", "Bytes of batches waiting or proposed."),
+		leader:   gauge("leader", "1 while this node leads and has applied an entry of its term."),
+		term:     gauge("term", "Raft's current term."),
+		entryBytes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "logd", Subsystem: "replica", Name: "entry_bytes",
+			Help: "Size of proposed entries.", Buckets: prometheus.ExponentialBuckets(256, 4, 7),
+		}),
+		accepted:    batches.WithLabelValues("accepted"),
+		duplicate:   batches.WithLabelValues("duplicate"),
+		refused:     batches.WithLabelValues("refused"),
+		unknown:     counter("unknown_outcomes_total", "Batches whose fate this node could not learn."),
+		overloaded:  counter("overloaded_total", "Batches refused by the limit of bytes in flight."),
+		checkpoints: counter("checkpoints_total", "Checkpoints taken."),
+		installs:    counter("installs_total", "Checkpoints installed from a leader."),
+	}
+	if reg != nil {
+		reg.MustRegister(m.inFlight, m.leader, m.term, m.entryBytes, batches,
+			m.unknown, m.overloaded, m.checkpoints, m.installs)
+	}
+	return m
+}
+
+// count counts an applied proposal's verdicts.
+func (m *metrics) count(pr *proposal) {
+	for _, p := range pr.waiting {
+		switch {
+		case p.err != nil:
+			m.refused.Inc()
+		case p.res.Duplicate:
+			m.duplicate.Inc()
+		default:
+			m.accepted.Inc()
+		}
+	}
+}

@@ -1,0 +1,348 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/raftstore"
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+// Replica is one replicated log on one node.
+type Replica struct {
+	cfg      Config
+	logger   hclog.Logger
+	metrics  *metrics
+	store    *raftstore.Store
+	lock     io.Closer // of the data directory
+	rules    rules     // allRules, but for tests
+	replayed bool      // test switch, see fsm
+
+	// life serialises what starts and stops Raft; the fields after it are
+	// guarded by it.
+	life    sync.Mutex
+	cluster string // uuid, "" until bound; then it never changes
+	running bool   // Run is on its way
+	closed  bool
+
+	engine  atomic.Pointer[engine] // nil while Raft does not run
+	uuid    atomic.Pointer[string] // cluster, for those who must not wait for life
+	confMu  sync.Mutex             // one change of the configuration at a time
+	closing chan struct{}          // closed by Close
+	ended   chan struct{}          // closed when Run has returned; guarded by life until then
+
+	draining  atomic.Bool  // Drain was called
+	transfers atomic.Int32 // Transfers under way
+
+	fatal     chan struct{} // closed by the first fatal fault
+	fatalErr  error         // written before fatal is closed
+	fatalOnce atomic.Bool
+	hung      atomic.Bool // the fatal fault is a write that hangs; whoever is in it cannot be waited for
+
+	installs chan raftstore.Installed // unbuffered: to Run
+	stopped  chan struct{}            // capacity 1: Raft stopped by itself
+
+	viewMu sync.Mutex
+	view   atomic.Pointer[View] // written under viewMu
+	viewed chan struct{}        // closed and replaced, under viewMu, when view changes
+}
+
+// Open opens the stores in cfg.Dir, or makes them. It starts nothing; Run does.
+func Open(cfg Config) (_ *Replica, err error) {
+	if err := checkID(cfg.ID); err != nil {
+		return nil, err
+	}
+	defaults(&cfg)
+	r := &Replica{
+		cfg: cfg, logger: cfg.Logger, metrics: newMetrics(cfg.Registerer), rules: allRules,
+		closing: make(chan struct{}), ended: make(chan struct{}), fatal: make(chan struct{}),
+		installs: make(chan raftstore.Installed), stopped: make(chan struct{}, 1), viewed: make(chan struct{}),
+	}
+	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
+		return nil, fmt.Errorf("create %s: %w", cfg.Dir, err)
+	}
+	if r.lock, err = cfg.FS.Lock(path.Join(cfg.Dir, "raft.lock")); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", cfg.Dir, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.lock.Close())
+		}
+	}()
+	uuid, bound, err := readSmall(cfg.FS, path.Join(cfg.Dir, clusterIDFile))
+	if err != nil {
+		return nil, err
+	}
+	if bound {
+		if err := checkUUID(uuid); err != nil {
+			return nil, fmt.Errorf("read %s: %w", clusterIDFile, err)
+		}
+		r.setCluster(uuid)
+	}
+	err = r.guard(func() (err error) {
+		r.store, err = raftstore.Open(raftstore.Options{
+			FS: cfg.FS, Dir: cfg.Dir, SegmentBytes: cfg.SegmentBytes, CacheBytes: cfg.CacheBytes,
+			OnFatal: r.fail, Logger: r.logger.Named("store"), Registerer: cfg.Registerer,
+		})
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if !bound && r.store.HasState() {
+		err := &raftstore.CorruptError{Path: path.Join(cfg.Dir, clusterIDFile), Reason: "missing, but there is raft state"}
+		return nil, errors.Join(err, r.store.Close())
+	}
+	r.publish(r.idleView())
+	return r, nil
+}
+
+func defaults(c *Config) {
+	if c.Heartbeat == 0 {
+		c.Heartbeat = DefaultHeartbeat
+	}
+	if c.MaxInFlightBytes == 0 {
+		c.MaxInFlightBytes = DefaultMaxInFlightBytes
+	}
+	if c.CheckpointEntries == 0 {
+		c.CheckpointEntries = CheckpointEntries
+	}
+	if c.CheckpointBytes == 0 {
+		c.CheckpointBytes = CheckpointBytes
+	}
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+}
+
+func (r *Replica) setCluster(uuid string) {
+	r.cluster = uuid
+	r.uuid.Store(&uuid)
+}
+
+func (r *Replica) bound() string {
+	if u := r.uuid.Load(); u != nil {
+		return *u
+	}
+	return ""
+}
+
+// fail notes the first fatal fault. It is called from whatever goroutine met it,
+// which then ends; Run stops everything else.
+func (r *Replica) fail(err error) {
+	if r.fatalOnce.CompareAndSwap(false, true) {
+		r.fatalErr = err
+		close(r.fatal)
+	}
+}
+
+// guard runs f, which may end its goroutine on a fatal fault of the store.
+func (r *Replica) guard(f func() error) error {
+	result := make(chan error, 1) // capacity 1: f's goroutine never waits
+	go func() {
+		defer close(result)
+		result <- f()
+	}()
+	if err, ok := <-result; ok {
+		return err
+	}
+	<-r.fatal
+	return &FatalError{Err: r.fatalErr}
+}
+
+// watchdogPeriod is how often Run looks for a hung write.
+const watchdogPeriod = time.Second
+
+// Run starts Raft, once the node belongs to a cluster, and keeps it going until
+// ctx ends, Close is called, Raft stops by itself (ErrRaftStopped) or a fault
+// makes that impossible (*FatalError). It may be called once.
+func (r *Replica) Run(ctx context.Context) error {
+	r.life.Lock()
+	if r.running || r.closed {
+		r.life.Unlock()
+		return ErrClosed
+	}
+	r.running = true
+	var err error
+	if r.cluster != "" {
+		err = r.startEngine()
+	}
+	r.life.Unlock()
+	if err == nil {
+		err = r.serve(ctx)
+	}
+	r.life.Lock()
+	defer r.life.Unlock()
+	r.running, r.closed = false, true
+	r.stopEngine()
+	close(r.ended)
+	return err
+}
+
+func (r *Replica) serve(ctx context.Context) error {
+	watchdog := time.NewTicker(watchdogPeriod)
+	defer watchdog.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.closing:
+			return nil
+		case <-r.fatal:
+			return &FatalError{Err: r.fatalErr}
+		case <-r.stopped:
+			return ErrRaftStopped
+		case in := <-r.installs:
+			if err := r.reinstall(in); err != nil {
+				r.fail(err)
+			}
+		case <-watchdog.C:
+			r.checkWrite(time.Now())
+		}
+	}
+}
+
+// checkWrite makes a write that hangs fatal: it would keep Raft's main loop, and
+// with it a leader's whole cluster, for as long as the disk likes.
+func (r *Replica) checkWrite(now time.Time) {
+	limit := max(3*time.Second, 4*r.cfg.Heartbeat)
+	if since := r.store.Log().Stats().WritingSince; !since.IsZero() && now.Sub(since) > limit {
+		r.hung.Store(true)
+		r.fail(fmt.Errorf("a write to the log has not returned for %v", now.Sub(since).Round(time.Second)))
+	}
+}
+
+// Close ends Run, waits for it and for everything it started, and releases the
+// data directory. Calling it again is harmless. While a write hangs nothing can
+// be released; only the end of the process does that.
+func (r *Replica) Close() error {
+	r.life.Lock()
+	select {
+	case <-r.closing:
+		r.life.Unlock()
+		return nil
+	default:
+		close(r.closing)
+	}
+	running := r.running
+	r.closed = true
+	r.life.Unlock()
+	if running {
+		<-r.ended
+	}
+	if r.hung.Load() {
+		return &FatalError{Err: r.fatalErr}
+	}
+	return errors.Join(r.store.Close(), r.lock.Close())
+}
+
+// HasState says whether this node was ever part of a cluster.
+func (r *Replica) HasState() bool { return r.store.HasState() }
+
+// Log is the log, for reads. It stays the same until Close.
+func (r *Replica) Log() *commitlog.Log { return r.store.Log() }
+
+// Raft is for autopilot only: nil while Raft does not run, and another one after
+// a checkpoint was installed.
+func (r *Replica) Raft() *raft.Raft {
+	if e := r.engine.Load(); e != nil {
+		return e.raft
+	}
+	return nil
+}
+
+// Bind makes this node, durably and for ever, one of the cluster with that uuid,
+// and starts Raft if Run is on its way. Binding it again to the same is nothing.
+func (r *Replica) Bind(uuid string) error {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if err := r.bind(uuid); err != nil {
+		return err
+	}
+	if r.running && r.engine.Load() == nil {
+		return r.startEngine()
+	}
+	return nil
+}
+
+func (r *Replica) bind(uuid string) error {
+	if err := checkUUID(uuid); err != nil {
+		return err
+	}
+	switch {
+	case r.closed:
+		return ErrClosed
+	case r.cluster == uuid:
+		return nil
+	case r.cluster != "":
+		return &ClusterMismatchError{Bound: r.cluster, Got: uuid}
+	}
+	if err := vfs.WriteFileAtomic(r.cfg.FS, path.Join(r.cfg.Dir, clusterIDFile), []byte(uuid+"\n")); err != nil {
+		return fmt.Errorf("write %s: %w", clusterIDFile, err)
+	}
+	r.setCluster(uuid)
+	return nil
+}
+
+// Bootstrap begins the cluster's history with a configuration of these servers,
+// all voters, this node among them. It may be called on one node of a cluster
+// only; the others learn the configuration by replication. One that a crash
+// interrupted is done again.
+func (r *Replica) Bootstrap(_ context.Context, uuid string, servers []string) error {
+	config := raft.Configuration{}
+	self := false
+	for _, id := range servers {
+		if err := checkID(id); err != nil {
+			return err
+		}
+		self = self || id == r.cfg.ID
+		config.Servers = append(config.Servers, raft.Server{ID: raft.ServerID(id), Address: raft.ServerAddress(id)})
+	}
+	if !self {
+		return &InvalidError{Field: "servers", Reason: "this node, " + r.cfg.ID + ", is not among them"}
+	}
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.store.HasState() {
+		return ErrHasState
+	}
+	if err := r.bind(uuid); err != nil {
+		return err
+	}
+	r.stopEngine()
+	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
+	err := r.guard(func() error {
+		if err := r.store.ForgetBootstrap(); err != nil {
+			return err
+		}
+		return raft.BootstrapCluster(conf, r.store, r.store, r.store.Snapshots(), nil, config)
+	})
+	if err != nil {
+		return fmt.Errorf("bootstrap: %w", err)
+	}
+	if r.running {
+		return r.startEngine()
+	}
+	return nil
+}
+
+// Accept takes over a connection that was dispatched to logd-raft/1, from a node
+// whose certificate has that name. It does not wait.
+func (r *Replica) Accept(conn net.Conn, certName string) {
+	if e := r.engine.Load(); e != nil {
+		e.trans.accept(conn, certName)
+		return
+	}
+	_ = conn.Close() // in no cluster, or between two runs of Raft: the peer tries again
+}
