@@ -3,7 +3,8 @@
 
 GO      ?= go
 # A release says its tag; a checkout says where it is; a tarball says dev.
-VERSION ?= $(or $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null)),dev)
+GIT     := $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null))
+VERSION ?= $(or $(GIT),dev)
 PKG     ?= ./...
 
 BIN   := $(CURDIR)/bin
@@ -32,7 +33,7 @@ help: ## list the targets
 ## --- what ships ---
 
 build: ## build bin/logd and bin/logproxy, static
-	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(if $(GIT),auto,false) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
 
 dev: build ## three nodes and a proxy in one process (DEV_FLAGS)
 	$(BIN)/logd dev $(DEV_FLAGS)

@@ -1,0 +1,24 @@
+cluster = "k8s"
+
+listener {
+  address = "127.0.0.1:8410" # the pod's containers share it
+}
+
+gossip {
+  retry_join = ["logd-0.logd:8401", "logd-1.logd:8401", "logd-2.logd:8401"]
+  key_file   = "/etc/logproxy/secret/gossip.key"
+}
+
+admin {
+  address = "0.0.0.0:8412" # the kubelet's probes and Prometheus come from outside
+}
+
+upstream {
+  tls {
+    ca_file   = "/etc/logproxy/secret/ca.pem"
+    cert_file = "/etc/logproxy/secret/tls.pem"
+    key_file  = "/etc/logproxy/secret/tls-key.pem"
+  }
+}
+
+log_format = "json"
