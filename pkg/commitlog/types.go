@@ -13,6 +13,8 @@ import (
 const (
 	DefaultSegmentBytes = 64 << 20
 	DefaultCacheBytes   = 64 << 20
+	// DefaultOffsetBatches makes a file of the offset index 1.75 MiB.
+	DefaultOffsetBatches = 32 << 10
 	// MaxEntryBytes bounds the data of one entry, and with it what a decoder
 	// may be made to allocate.
 	MaxEntryBytes = 64 << 20
@@ -25,6 +27,8 @@ type Options struct {
 
 	SegmentBytes int64 // size a segment is preallocated to; 0: DefaultSegmentBytes
 	CacheBytes   int64 // bound of the tail cache; 0: DefaultCacheBytes
+
+	OffsetBatches int // batches a file of the offset index holds; 0: DefaultOffsetBatches
 
 	// VerifiedTo is the index of the newest valid checkpoint: frames at or
 	// below it are neither read nor verified by Open. 0: all are verified.
@@ -89,5 +93,5 @@ type Stats struct {
 	Spare         bool          // the next segment is preallocated
 	LastSync      time.Duration // how long the newest fdatasync of a segment took
 	WritingSince  time.Time     // when the write or sync under way began; zero: none is
-	OffsetBatches uint64        // batches in the offset index, of this process's files
+	OffsetBatches uint64        // batches in the offset index, all its files together
 }

@@ -1,0 +1,249 @@
+package commitlog
+
+import (
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+// The offset index is files <first offset>.off (decimal), little endian: a
+// header, then a record for each applied batch, in offset order.
+//
+//	 0        8       16       24    28     56
+//	+--------+-------+--------+-----+-------+
+//	| magic  | first | floor  | crc | zeros |     header
+//	|        | u64   | u64    | u32 |       |
+//	+--------+-------+--------+-----+-------+
+//	 0        8       16      24         32     36    40    44      48    52   56
+//	+--------+-------+-------+----------+------+-----+-----+-------+-----+------+
+//	| first  | entry | time  | newest   | count| pos | len | place | crc | zero |
+//	| offset | index | i64   | time i64 | u32  | u32 | u32 | /8 u32| u32 | u32  |
+//	+--------+-------+-------+----------+------+-----+-----+-------+-----+------+
+//
+// newest time is the highest time so far, so that it can be searched by. place
+// is the entry's frame within its segment; pos and len are the batch's records
+// within the entry's data. floor is that of the start record the file was made
+// under.
+//
+// These files are derived and never trusted: they are made in place and synced
+// late, a record that does not verify ends the index, and what one leads to
+// counts only if the frame there says that it is the entry.
+const (
+	offsetMagic       = "LOGDOFF1"
+	offsetRecordBytes = 56 // the header is as long
+	offsetSuffix      = ".off"
+)
+
+// batch is a record of the offset index.
+type batch struct {
+	Applied
+	newest int64 // highest Timestamp of this and all earlier batches
+	place  int64 // of the entry's frame in its segment
+}
+
+func (b *batch) next() uint64 { return b.FirstOffset + uint64(b.Count) }
+
+func appendBatch(buf []byte, b *batch) []byte {
+	var r [offsetRecordBytes]byte
+	le := binary.LittleEndian
+	le.PutUint64(r[0:], b.FirstOffset)
+	le.PutUint64(r[8:], b.Index)
+	le.PutUint64(r[16:], uint64(b.Timestamp))
+	le.PutUint64(r[24:], uint64(b.newest))
+	le.PutUint32(r[32:], b.Count)
+	le.PutUint32(r[36:], b.Pos)
+	le.PutUint32(r[40:], b.Len)
+	le.PutUint32(r[44:], uint32(b.place/frameAlign))
+	le.PutUint32(r[48:], crc(r[:48]))
+	return append(buf, r[:]...)
+}
+
+// decodeBatch decodes the record that r begins with.
+func decodeBatch(r []byte) (b batch, ok bool) {
+	le := binary.LittleEndian
+	b = batch{
+		Applied: Applied{
+			FirstOffset: le.Uint64(r[0:]),
+			Index:       le.Uint64(r[8:]),
+			Timestamp:   int64(le.Uint64(r[16:])),
+			Count:       le.Uint32(r[32:]),
+			Pos:         le.Uint32(r[36:]),
+			Len:         le.Uint32(r[40:]),
+		},
+		newest: int64(le.Uint64(r[24:])),
+		place:  int64(le.Uint32(r[44:])) * frameAlign,
+	}
+	return b, b.Count > 0 && crc(r[:48]) == le.Uint32(r[48:])
+}
+
+// offsetFile is a file of the offset index.
+type offsetFile struct {
+	name   string
+	path   string
+	first  uint64 // offset it begins with
+	handle *handle
+	// Of a sealed file; the log keeps those of the newest in memory.
+	count  int
+	next   uint64 // offset it ends before
+	newest int64  // highest time in it and before it
+	data   []byte // its records, mapped; nil where the FS maps nothing
+	synced bool   // of the newest file: its name is durable; guarded by publishing
+}
+
+func offsetFileName(first uint64) string { return fmt.Sprintf("%020d%s", first, offsetSuffix) }
+
+func (f *offsetFile) place(n int) int64 { return int64(n+1) * offsetRecordBytes }
+
+// at returns record n of a sealed file.
+func (f *offsetFile) at(n int) (batch, error) {
+	var room [offsetRecordBytes]byte
+	r := room[:]
+	if f.data != nil {
+		r = f.data[f.place(n):][:offsetRecordBytes]
+	} else if err := readFull(f.handle.file, r, f.place(n)); err != nil {
+		return batch{}, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	b, ok := decodeBatch(r)
+	if !ok {
+		return b, &CorruptError{Path: f.path, Place: f.place(n), Reason: "offset record"}
+	}
+	return b, nil
+}
+
+// search returns the first record for which after is true, count when none is.
+func (f *offsetFile) search(after func(*batch) bool) (n int, err error) {
+	n = sort.Search(f.count, func(i int) bool {
+		b, e := f.at(i)
+		if e != nil {
+			err = e
+			return true
+		}
+		return after(&b)
+	})
+	return n, err
+}
+
+// createOffsetFile starts the file that begins with the offset first.
+func (l *Log) createOffsetFile(first uint64) (*offsetFile, error) {
+	name := offsetFileName(first)
+	f := &offsetFile{name: name, path: l.path(name), first: first}
+	file, err := l.fs.Create(f.path)
+	if err != nil {
+		return nil, l.fatal("create", f.path, err)
+	}
+	f.handle = newHandle(file)
+	var h [offsetRecordBytes]byte
+	copy(h[:], offsetMagic)
+	binary.LittleEndian.PutUint64(h[8:], first)
+	binary.LittleEndian.PutUint64(h[16:], l.start.floor)
+	binary.LittleEndian.PutUint32(h[24:], crc(h[:24]))
+	if n, err := file.WriteAt(h[:], 0); err != nil || n < len(h) {
+		return nil, l.fatal("write", f.path, errors.Join(shortWrite(err), f.handle.release()))
+	}
+	return f, nil
+}
+
+// loadOffsetFile opens a file of the index and reads it whole. ok is false
+// when it is not one, or of a log that was emptied since. What follows the
+// last record that verifies is not returned.
+func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool, err error) {
+	first, err := strconv.ParseUint(strings.TrimSuffix(name, offsetSuffix), 10, 64)
+	if err != nil || offsetFileName(first) != name {
+		return nil, nil, false, nil
+	}
+	f = &offsetFile{name: name, path: l.path(name), first: first, next: first}
+	file, err := l.fs.OpenReadWrite(f.path)
+	if err != nil {
+		return nil, nil, false, fmt.Errorf("open %s: %w", f.path, err)
+	}
+	f.handle = newHandle(file)
+	size, err := file.Size()
+	if err != nil {
+		return f, nil, false, fmt.Errorf("size of %s: %w", f.path, err)
+	}
+	b := make([]byte, size)
+	if err := readFull(file, b, 0); err != nil && size > 0 {
+		return f, nil, false, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	le := binary.LittleEndian
+	if size < offsetRecordBytes || string(b[:8]) != offsetMagic || crc(b[:24]) != le.Uint32(b[24:]) ||
+		le.Uint64(b[8:]) != first || le.Uint64(b[16:]) != l.start.floor {
+		return f, nil, false, nil
+	}
+	for b = b[offsetRecordBytes:]; len(b) >= offsetRecordBytes; b = b[offsetRecordBytes:] {
+		r, ok := decodeBatch(b)
+		if !ok || r.FirstOffset != f.next {
+			break
+		}
+		recs = append(recs, r)
+		f.next, f.newest = r.next(), r.newest
+	}
+	return f, recs, true, nil
+}
+
+// openSealed opens a full file of the index by its last record alone.
+func (l *Log) openSealed(f *offsetFile) error {
+	f.count = l.options.OffsetBatches
+	size, err := f.handle.file.Size()
+	if err != nil {
+		return fmt.Errorf("size of %s: %w", f.path, err)
+	}
+	if size < f.place(f.count) {
+		return errDamagedIndex
+	}
+	if err := l.mapFile(f); err != nil {
+		return err
+	}
+	last, err := f.at(f.count - 1)
+	if err != nil {
+		return errDamagedIndex
+	}
+	head, err := f.at(0)
+	if err != nil || head.FirstOffset != f.first {
+		return errDamagedIndex
+	}
+	f.next, f.newest = last.next(), last.newest
+	return nil
+}
+
+// errDamagedIndex ends the usable part of the index.
+var errDamagedIndex = errors.New("damaged offset file")
+
+// mapFile maps a file that does not change any more, where the FS can.
+func (l *Log) mapFile(f *offsetFile) error {
+	m, ok := l.fs.(vfs.Mapper)
+	if !ok {
+		return nil
+	}
+	mm, err := m.Map(f.path)
+	if err != nil {
+		return fmt.Errorf("map %s: %w", f.path, err)
+	}
+	f.handle.mm, f.data = mm, mm.Bytes()
+	return nil
+}
+
+// discardOffsets removes a file of the index; readers that hold it read on.
+func (l *Log) discardOffsets(f *offsetFile) error {
+	if err := l.remove(f.name); err != nil {
+		return err
+	}
+	if err := f.handle.release(); err != nil {
+		return l.fatal("close", f.path, err)
+	}
+	return nil
+}
+
+// sortOffsetNames keeps the names of offset files, in offset order.
+func sortOffsetNames(names []string) []string {
+	names = slices.DeleteFunc(names, func(n string) bool { return !strings.HasSuffix(n, offsetSuffix) })
+	slices.SortFunc(names, func(a, b string) int { return cmp.Compare(a, b) })
+	return names
+}

@@ -1,0 +1,341 @@
+package commitlog
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+)
+
+// recoverOffsets opens what is usable of the offset index: from the start on,
+// without a gap, up to the first damage. The rest is removed, and published
+// again when the state machine replays.
+func (l *Log) recoverOffsets() error {
+	names, err := l.fs.List(l.dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", l.dir, err)
+	}
+	names = sortOffsetNames(names)
+	next := l.start.Offset
+	l.visible, l.lowest = next, next
+	for i, name := range names {
+		usable, err := l.recoverOffsetFile(name, i+1 == len(names))
+		if err != nil {
+			return err
+		}
+		if usable {
+			continue
+		}
+		l.logger.Warn("dropping the offset index from here on", "file", name, "next", l.visible)
+		for _, name := range names[i:] {
+			if err := l.remove(name); err != nil {
+				return err
+			}
+		}
+		break
+	}
+	if l.offsetFile == nil && len(l.sealed) > 0 {
+		return l.unseal()
+	}
+	return nil
+}
+
+// recoverOffsetFile adds one file to the index; false when it does not fit.
+func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
+	var known uint64 // where the index ends; only the first file may begin below
+	if n := len(l.sealed); n > 0 {
+		known = l.sealed[n-1].next
+	}
+	f, recs, ok, err := l.loadOffsetFile(name)
+	drop := func() (bool, error) {
+		if f == nil {
+			return false, err
+		}
+		return false, errors.Join(err, f.handle.release())
+	}
+	switch {
+	case err != nil || !ok:
+		return drop()
+	case len(l.sealed) > 0 && f.first != known:
+		return drop()
+	case len(l.sealed) == 0 && f.first > l.start.Offset:
+		return drop()
+	}
+	if newest {
+		if f.next < l.start.Offset {
+			return drop()
+		}
+		if err := f.handle.file.Truncate(f.place(len(recs))); err != nil {
+			return false, l.fatal("truncate", f.path, err)
+		}
+		l.offsetFile, l.recent, l.visible = f, recs, f.next
+		return true, nil
+	}
+	if err := l.openSealed(f); err != nil {
+		if errors.Is(err, errDamagedIndex) {
+			err = nil
+			return drop()
+		}
+		return false, errors.Join(err, f.handle.release())
+	}
+	l.sealed = append(l.sealed, f)
+	l.visible = f.next
+	return true, nil
+}
+
+// unseal makes the newest sealed file the one that gets the next batch.
+func (l *Log) unseal() error {
+	f := l.sealed[len(l.sealed)-1]
+	l.mu.Lock()
+	l.sealed = slices.Clone(l.sealed[:len(l.sealed)-1])
+	l.mu.Unlock()
+	if err := f.handle.release(); err != nil {
+		return fmt.Errorf("close %s: %w", f.path, err)
+	}
+	f, recs, ok, err := l.loadOffsetFile(f.name)
+	if err != nil {
+		return err
+	}
+	if !ok {
+		return &CorruptError{Path: f.path, Reason: "offset file changed while open"}
+	}
+	l.offsetFile = f
+	l.mu.Lock()
+	l.recent = recs
+	l.mu.Unlock()
+	return nil
+}
+
+// Publish makes batches readable, in offset order: it extends the offset
+// index, moves Visible, and wakes who waits. Batches below Visible are skipped,
+// as a replay repeats them; a gap is an *OffsetGapError. Nothing is synced.
+func (l *Log) Publish(batches []Applied) error { return l.report(l.publish(batches)) }
+
+func (l *Log) publish(batches []Applied) error {
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if err := l.check(); err != nil {
+		return err
+	}
+	// Only a holder of the publishing lock changes what is read here.
+	next := l.visible
+	newest := l.newestTime()
+	l.fresh = l.fresh[:0]
+	for i := range batches {
+		b := batch{Applied: batches[i]}
+		if b.Count == 0 || b.next() <= next {
+			continue
+		}
+		if b.FirstOffset != next {
+			return &OffsetGapError{Want: next, Got: b.FirstOffset}
+		}
+		place, err := l.placeOf(b.Index)
+		if err != nil {
+			return fmt.Errorf("publish offset %d in entry %d: %w", b.FirstOffset, b.Index, err)
+		}
+		newest = max(newest, b.Timestamp)
+		b.place, b.newest = place, newest
+		l.fresh = append(l.fresh, b)
+		next = b.next()
+	}
+	for rest := l.fresh; len(rest) > 0; {
+		n, err := l.store(rest)
+		if err != nil {
+			return err
+		}
+		rest = rest[n:]
+	}
+	if n := len(l.fresh); n > 0 {
+		l.SetCommitted(l.fresh[n-1].Index)
+	}
+	return nil
+}
+
+// newestTime is the highest timestamp published.
+func (l *Log) newestTime() int64 {
+	switch {
+	case len(l.recent) > 0:
+		return l.recent[len(l.recent)-1].newest
+	case len(l.sealed) > 0:
+		return l.sealed[len(l.sealed)-1].newest
+	}
+	return 0
+}
+
+// store writes as many batches as fit in the newest file, and shows them.
+func (l *Log) store(batches []batch) (int, error) {
+	if l.offsetFile != nil && len(l.recent) >= l.options.OffsetBatches {
+		if err := l.sealOffsets(); err != nil {
+			return 0, err
+		}
+	}
+	if l.offsetFile == nil {
+		f, err := l.createOffsetFile(batches[0].FirstOffset)
+		if err != nil {
+			return 0, err
+		}
+		l.offsetFile = f
+	}
+	f := l.offsetFile
+	batches = batches[:min(len(batches), l.options.OffsetBatches-len(l.recent))]
+	l.offsetBuf = l.offsetBuf[:0]
+	for i := range batches {
+		l.offsetBuf = appendBatch(l.offsetBuf, &batches[i])
+	}
+	if n, err := f.handle.file.WriteAt(l.offsetBuf, f.place(len(l.recent))); err != nil || n < len(l.offsetBuf) {
+		return 0, l.fatal("write", f.path, shortWrite(err))
+	}
+	l.mu.Lock()
+	l.recent = append(l.recent, batches...)
+	l.visible = batches[len(batches)-1].next()
+	l.wake()
+	l.mu.Unlock()
+	return len(batches), nil
+}
+
+// sealOffsets syncs the newest file and maps it; the next batch begins another.
+func (l *Log) sealOffsets() error {
+	f := l.offsetFile
+	if err := f.handle.file.Sync(); err != nil {
+		return l.fatal("sync", f.path, err)
+	}
+	if !f.synced {
+		if err := l.syncDir(); err != nil {
+			return err
+		}
+	}
+	if err := l.mapFile(f); err != nil {
+		return l.fatal("map", f.path, err)
+	}
+	last := &l.recent[len(l.recent)-1]
+	f.count, f.next, f.newest = len(l.recent), last.next(), last.newest
+	l.offsetFile = nil
+	l.mu.Lock()
+	l.sealed = append(slices.Clone(l.sealed), f)
+	l.recent = nil
+	l.mu.Unlock()
+	return nil
+}
+
+// placeOf returns the place of the entry at index in its segment.
+func (l *Log) placeOf(index uint64) (int64, error) {
+	for {
+		l.mu.RLock()
+		if index <= l.start.Index || index > l.last.index {
+			l.mu.RUnlock()
+			return 0, ErrNotFound
+		}
+		if it, ok := l.cache.get(index); ok {
+			place := it.place
+			l.mu.RUnlock()
+			return place, nil
+		}
+		s, shape := l.acquire(index), l.shape
+		l.mu.RUnlock()
+		p, _, err := s.find(index)
+		_ = s.handle.release() // read-only use; the owner's close reports
+		if err == nil || !l.reshaped(shape) {
+			return p.place, err
+		}
+	}
+}
+
+// Rewind drops the offset index from the offset next on: the state machine was
+// restored to a checkpoint that ends there, and will publish the rest again.
+// It is called once after Open, before anything is served. An
+// *OffsetGapError says that the index does not reach next, through damage, or
+// that no batch begins there: an earlier checkpoint has to be restored.
+func (l *Log) Rewind(next uint64) error { return l.report(l.rewind(next)) }
+
+func (l *Log) rewind(next uint64) error {
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if next > l.visible || next < l.start.Offset {
+		return &OffsetGapError{Want: l.visible, Got: next}
+	}
+	for len(l.sealed) > 0 && (l.offsetFile == nil || next < l.offsetFile.first) {
+		if l.offsetFile != nil {
+			f := l.offsetFile
+			l.offsetFile = nil
+			if err := l.discardOffsets(f); err != nil {
+				return err
+			}
+		}
+		if err := l.unseal(); err != nil {
+			return err
+		}
+	}
+	keep := sort.Search(len(l.recent), func(i int) bool { return l.recent[i].FirstOffset >= next })
+	end := next
+	if keep > 0 {
+		end = l.recent[keep-1].next()
+	}
+	if f := l.offsetFile; f != nil {
+		if err := f.handle.file.Truncate(f.place(keep)); err != nil {
+			return l.fatal("truncate", f.path, err)
+		}
+	}
+	l.mu.Lock()
+	l.recent = l.recent[:keep:keep]
+	l.visible = min(end, next)
+	l.mu.Unlock()
+	if end != next {
+		return &OffsetGapError{Want: end, Got: next}
+	}
+	return nil
+}
+
+// SyncOffsets makes the index durable as far as it is published: part of every
+// checkpoint. Publishing goes on meanwhile.
+func (l *Log) SyncOffsets() error { return l.report(l.syncOffsets()) }
+
+func (l *Log) syncOffsets() error {
+	l.publishing.Lock()
+	if err := l.check(); err != nil {
+		l.publishing.Unlock()
+		return err
+	}
+	f := l.offsetFile
+	if f == nil || !f.handle.acquire() {
+		l.publishing.Unlock()
+		return nil // sealed files are synced
+	}
+	named := f.synced
+	l.publishing.Unlock()
+	err := f.handle.file.Sync()
+	if err != nil {
+		err = l.fatal("sync", f.path, err)
+	} else if !named {
+		err = l.syncDir()
+	}
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	f.synced = f.synced || err == nil
+	_ = f.handle.release() // the owner's close reports
+	return err
+}
+
+// SetLowest raises the lowest readable offset; it never falls.
+func (l *Log) SetLowest(off uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.lowest = max(l.lowest, off)
+}
+
+// Lowest returns the lowest readable offset.
+func (l *Log) Lowest() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.lowest
+}
+
+// Visible returns the offset the next record gets: what is readable ends
+// before it.
+func (l *Log) Visible() uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return l.visible
+}

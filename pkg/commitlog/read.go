@@ -1,0 +1,251 @@
+package commitlog
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+	"sync"
+)
+
+// maxReadBytes bounds one Read, whatever it is asked for.
+const maxReadBytes = 16 << 20
+
+var batchPool = sync.Pool{New: func() any { return new([]batch) }}
+
+// Read returns the batches from the one that contains off on: whole batches,
+// as many as fit in maxBytes, but at least one. It may return fewer than there
+// are. *OutOfRangeError outside [Lowest, Visible).
+//
+// What comes from the disk is verified against its frame's checksum. Read
+// never waits for a writer, and may be called by any number of readers.
+func (l *Log) Read(off uint64, maxBytes int) ([]RecordBatch, error) {
+	if err := l.check(); err != nil {
+		return nil, err
+	}
+	room := batchPool.Get().(*[]batch)
+	defer func() {
+		*room = (*room)[:0]
+		batchPool.Put(room)
+	}()
+	maxBytes = min(maxBytes, maxReadBytes)
+	for {
+		l.mu.RLock()
+		shape := l.shape
+		l.mu.RUnlock()
+		out, err := l.read(off, maxBytes, room)
+		if err == nil || !l.reshaped(shape) {
+			return out, err
+		}
+		// Retention or a reset took the file from under us: look again.
+	}
+}
+
+func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, error) {
+	found, err := l.lookup(off, maxBytes, (*room)[:0])
+	*room = found
+	if err != nil {
+		return nil, err
+	}
+	out := make([]RecordBatch, 0, len(found))
+	l.mu.RLock()
+	if l.closed {
+		l.mu.RUnlock()
+		return nil, ErrClosed
+	}
+	for i := range found {
+		b := &found[i]
+		it, ok := l.cache.get(b.Index)
+		if !ok {
+			break
+		}
+		if out, ok = b.cut(out, it.entry.Data); !ok {
+			l.mu.RUnlock()
+			return nil, l.misplaced(b)
+		}
+	}
+	if len(out) > 0 {
+		l.mu.RUnlock()
+		l.metrics.hits.Inc()
+		return out, nil
+	}
+	first := found[0].Index
+	if first <= l.start.Index || first > l.last.index {
+		l.mu.RUnlock()
+		return nil, l.misplaced(&found[0])
+	}
+	s := l.acquire(first)
+	// Batches of the next segment are for the next Read.
+	if i := slices.Index(l.segments, s); i+1 < len(l.segments) {
+		next := l.segments[i+1].first
+		found = found[:sort.Search(len(found), func(i int) bool { return found[i].Index >= next })]
+	}
+	l.mu.RUnlock()
+	defer s.handle.release()
+	l.metrics.misses.Inc()
+	return l.readFrames(s, found, out)
+}
+
+// lookup appends to dst the batches of the index from the one that contains
+// off on, maxBytes of records, at least one.
+func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
+	l.mu.RLock()
+	if off < l.lowest || off >= l.visible {
+		err := &OutOfRangeError{Offset: off, Lowest: l.lowest, Next: l.visible}
+		l.mu.RUnlock()
+		return dst, err
+	}
+	if len(l.recent) > 0 && off >= l.recent[0].FirstOffset {
+		defer l.mu.RUnlock()
+		n := sort.Search(len(l.recent), func(i int) bool { return l.recent[i].FirstOffset > off })
+		for i := n - 1; i < len(l.recent); i++ {
+			b := &l.recent[i]
+			if maxBytes -= int(b.Len); maxBytes < 0 && len(dst) > 0 {
+				break
+			}
+			dst = append(dst, *b)
+		}
+		return dst, nil
+	}
+	n := sort.Search(len(l.sealed), func(i int) bool { return l.sealed[i].first > off })
+	f := l.sealed[n-1]
+	if !f.handle.acquire() {
+		panic(fmt.Sprintf("commitlog: listed offset file %s is closed", f.name))
+	}
+	l.mu.RUnlock()
+	defer f.handle.release()
+	i, err := f.search(func(b *batch) bool { return b.FirstOffset > off })
+	if err != nil {
+		return dst, err
+	}
+	for i--; i < f.count; i++ {
+		b, err := f.at(max(i, 0))
+		if err != nil {
+			return dst, err
+		}
+		if maxBytes -= int(b.Len); maxBytes < 0 && len(dst) > 0 {
+			break
+		}
+		dst = append(dst, b)
+	}
+	return dst, nil
+}
+
+// readFrames reads what the batches lead to in s with one pread, more only
+// when the first frame is longer than its batches told.
+func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]RecordBatch, error) {
+	begin := point{found[0].Index, found[0].place}
+	last := &found[len(found)-1]
+	limit := s.frameEnd()
+	end := min(last.place+frameBytes(int(last.Pos)+int(last.Len)), limit)
+	if begin.place < segmentHeaderBytes || end < begin.place+frameHeaderBytes {
+		end = begin.place
+	}
+	buf := make([]byte, end-begin.place)
+	if err := readFull(s.handle.file, buf, begin.place); err != nil && len(buf) > 0 {
+		return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, err)
+	}
+	h, ok := decodeHeader(buf, s.id, begin.place)
+	if !ok || h.index != begin.index {
+		// The index is wrong, or the frame damaged: the segment decides.
+		e, err := s.entry(begin.index)
+		if err != nil {
+			return nil, err
+		}
+		return l.cutAll(out, found, e)
+	}
+	if n := h.bytes(); n > int64(len(buf)) {
+		whole := make([]byte, n)
+		if err := readFull(s.handle.file, whole[copy(whole, buf):], begin.place+int64(len(buf))); err != nil {
+			return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, err)
+		}
+		buf = whole
+	}
+	for len(found) > 0 {
+		p := point{found[0].Index, found[0].place}
+		at := p.place - begin.place
+		if at < 0 || at+frameHeaderBytes > int64(len(buf)) {
+			break
+		}
+		h, ok := decodeHeader(buf[at:], s.id, p.place)
+		if !ok || at+h.bytes() > int64(len(buf)) {
+			if ok || len(out) > 0 {
+				break // not all of it was read; the next Read begins with it
+			}
+			return nil, s.corrupt(p, "frame header checksum")
+		}
+		e, err := s.verified(buf[at:], p)
+		if err != nil {
+			if len(out) > 0 {
+				break // the next Read reports it
+			}
+			return nil, err
+		}
+		if out, err = l.cutAll(out, found, e); err != nil {
+			return nil, err
+		}
+		for found = found[1:]; len(found) > 0 && found[0].Index == e.Index; {
+			found = found[1:]
+		}
+	}
+	return out, nil
+}
+
+// cutAll appends the batches at the head of found that are in e.
+func (l *Log) cutAll(out []RecordBatch, found []batch, e Entry) ([]RecordBatch, error) {
+	for i := range found {
+		if found[i].Index != e.Index {
+			break
+		}
+		var ok bool
+		if out, ok = found[i].cut(out, e.Data); !ok {
+			return nil, l.misplaced(&found[i])
+		}
+	}
+	return out, nil
+}
+
+// cut appends b, its records taken from its entry's data.
+func (b *batch) cut(out []RecordBatch, data []byte) ([]RecordBatch, bool) {
+	end := uint64(b.Pos) + uint64(b.Len)
+	if end > uint64(len(data)) {
+		return out, false
+	}
+	return append(out, RecordBatch{
+		FirstOffset: b.FirstOffset,
+		Count:       b.Count,
+		Timestamp:   b.Timestamp,
+		Records:     data[b.Pos:end:end],
+	}), true
+}
+
+// misplaced says that the index leads to no such records.
+func (l *Log) misplaced(b *batch) error {
+	return &CorruptError{Path: l.dir, Index: b.Index,
+		Reason: fmt.Sprintf("the offset index places offset %d where its entry has no records", b.FirstOffset)}
+}
+
+// OffsetAt returns the lowest readable offset whose batch has a timestamp at
+// or after unixNano; Visible when none has.
+func (l *Log) OffsetAt(unixNano int64) uint64 {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	late := func(b *batch) bool { return b.newest >= unixNano }
+	for _, f := range l.sealed {
+		if f.newest < unixNano {
+			continue
+		}
+		n, err := f.search(late)
+		if err != nil || n == f.count {
+			n = 0 // damaged: earlier is safe
+		}
+		if b, err := f.at(n); err == nil {
+			return max(b.FirstOffset, l.lowest)
+		}
+		return max(f.first, l.lowest)
+	}
+	n := sort.Search(len(l.recent), func(i int) bool { return late(&l.recent[i]) })
+	if n == len(l.recent) {
+		return l.visible
+	}
+	return max(l.recent[n].FirstOffset, l.lowest)
+}

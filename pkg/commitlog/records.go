@@ -1,0 +1,147 @@
+package commitlog
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+// The two small files beside the segments, little endian, 64 bytes each.
+//
+// start is replaced atomically. It says where the log begins; segments with an
+// id below floor, and offset files made under another floor, belong to a log
+// that Reset emptied.
+//
+//	 0        8       16     24       32      40      48    52      64
+//	+--------+-------+------+--------+-------+-------+-----+-------+
+//	| magic  | index | term | offset | floor | zeros | crc | zeros |
+//	+--------+-------+------+--------+-------+-------+-----+-------+
+//
+// durable-end is overwritten in place after every sync of a segment, itself
+// unsynced, and synced before anything shortens the log. Unreadable means
+// absent.
+//
+//	 0        8       16     24       32      40      48    52      64
+//	+--------+-------+------+--------+-------+-------+-----+-------+
+//	| magic  | index | term | id     | place | zeros | crc | zeros |
+//	+--------+-------+------+--------+-------+-------+-----+-------+
+const (
+	startMagic   = "LOGDSTA1"
+	durableMagic = "LOGDEND1"
+	smallBytes   = 64
+
+	startFile   = "start"
+	durableFile = "durable-end"
+	lockFile    = "lock"
+)
+
+type startRecord struct {
+	Start
+	floor uint64
+}
+
+// durableEnd is the end of what is known to be synced.
+type durableEnd struct {
+	index, term uint64
+	id          uint64 // segment
+	place       int64  // behind the entry's frame
+}
+
+func encodeSmall(b []byte, magic string, f [4]uint64) {
+	clear(b[:smallBytes])
+	copy(b, magic)
+	for i, v := range f {
+		binary.LittleEndian.PutUint64(b[8+8*i:], v)
+	}
+	binary.LittleEndian.PutUint32(b[48:], crc(b[:48]))
+}
+
+func decodeSmall(b []byte, magic string) (f [4]uint64, ok bool) {
+	if len(b) < smallBytes || string(b[:8]) != magic || crc(b[:48]) != binary.LittleEndian.Uint32(b[48:]) {
+		return f, false
+	}
+	for i := range f {
+		f[i] = binary.LittleEndian.Uint64(b[8+8*i:])
+	}
+	return f, true
+}
+
+func (l *Log) readStart() (startRecord, error) {
+	p := l.path(startFile)
+	b, err := vfs.ReadFile(l.fs, p)
+	if errors.Is(err, fs.ErrNotExist) {
+		return startRecord{}, nil
+	}
+	if err != nil {
+		return startRecord{}, fmt.Errorf("read %s: %w", p, err)
+	}
+	f, ok := decodeSmall(b, startMagic)
+	if !ok {
+		return startRecord{}, &CorruptError{Path: p, Reason: "start record"}
+	}
+	return startRecord{Start{f[0], f[1], f[2]}, f[3]}, nil
+}
+
+// writeStart makes r durable.
+func (l *Log) writeStart(r startRecord) error {
+	var b [smallBytes]byte
+	encodeSmall(b[:], startMagic, [4]uint64{r.Index, r.Term, r.Offset, r.floor})
+	if err := vfs.WriteFileAtomic(l.fs, l.path(startFile), b[:]); err != nil {
+		return l.fatal("write", l.path(startFile), err)
+	}
+	return nil
+}
+
+// openDurable opens the durable end's file, made if absent. ok is false when
+// it holds none.
+func (l *Log) openDurable() (d durableEnd, ok bool, err error) {
+	p := l.path(durableFile)
+	f, err := l.fs.OpenReadWrite(p)
+	if errors.Is(err, fs.ErrNotExist) {
+		if f, err = l.fs.Create(p); err != nil {
+			return d, false, fmt.Errorf("create %s: %w", p, err)
+		}
+		l.durable = f
+		if err := f.Allocate(smallBytes); err != nil {
+			return d, false, fmt.Errorf("allocate %s: %w", p, err)
+		}
+		if err := errors.Join(f.Sync(), l.fs.SyncDir(l.dir)); err != nil {
+			return d, false, fmt.Errorf("sync %s: %w", p, err)
+		}
+		return d, false, nil
+	}
+	if err != nil {
+		return d, false, fmt.Errorf("open %s: %w", p, err)
+	}
+	l.durable = f
+	var b [smallBytes]byte
+	if readFull(f, b[:], 0) != nil {
+		return d, false, nil
+	}
+	v, ok := decodeSmall(b[:], durableMagic)
+	return durableEnd{index: v[0], term: v[1], id: v[2], place: int64(v[3])}, ok, nil
+}
+
+// writeDurable notes the durable end without syncing it.
+func (l *Log) writeDurable(d durableEnd) error {
+	encodeSmall(l.durableBuf[:], durableMagic, [4]uint64{d.index, d.term, d.id, uint64(d.place)})
+	if n, err := l.durable.WriteAt(l.durableBuf[:], 0); err != nil || n < smallBytes {
+		return l.fatal("write", l.path(durableFile), shortWrite(err))
+	}
+	return nil
+}
+
+// lowerDurable makes a lower durable end durable: it comes before whatever
+// shortens the log.
+func (l *Log) lowerDurable(d durableEnd) error {
+	if err := l.writeDurable(d); err != nil {
+		return err
+	}
+	if err := l.durable.Sync(); err != nil {
+		return l.fatal("sync", l.path(durableFile), err)
+	}
+	return nil
+}

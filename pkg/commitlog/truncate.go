@@ -1,0 +1,214 @@
+package commitlog
+
+import (
+	"slices"
+	"sort"
+)
+
+// TruncateSuffix drops the entries from index from on, durably. It refuses,
+// with *CommittedError, to reach an entry known to be committed. From beyond
+// Last is nothing to do.
+//
+// The cut ends its segment: the next entry opens a new one, with a new id, so
+// nothing that was cut can ever verify again.
+func (l *Log) TruncateSuffix(from uint64) error { return l.report(l.truncateSuffix(from)) }
+
+func (l *Log) truncateSuffix(from uint64) error {
+	l.writing.Lock()
+	defer l.finish()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if from > l.last.index {
+		return nil
+	}
+	if c := l.committed.Load(); from <= c {
+		return &CommittedError{From: from, Committed: c}
+	}
+	n := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > from }) - 1
+	s := l.segments[n]
+	end, err := s.endBefore(from)
+	if err != nil {
+		return err
+	}
+	if err := l.lowerDurable(end); err != nil {
+		return err
+	}
+	keep := n + 1
+	if from == s.first {
+		keep = n
+	}
+	gone := l.segments[keep:]
+	l.mu.Lock()
+	l.cache.truncate(from)
+	l.last = tail{end.index, end.term}
+	l.segments = slices.Clone(l.segments[:keep])
+	l.shape++
+	l.mu.Unlock()
+	l.active = nil
+
+	// Newest first, each for good before the next: a crash between leaves a
+	// shorter log, never one with a hole.
+	for _, g := range slices.Backward(gone) {
+		if err := l.discard(g); err != nil {
+			return err
+		}
+		if err := l.syncDir(); err != nil {
+			return err
+		}
+	}
+	if keep == n {
+		return nil
+	}
+	if err := s.handle.file.Truncate(end.place); err != nil {
+		return l.fatal("truncate", s.path, err)
+	}
+	s.cut(from, end.place)
+	if err := l.syncFile(s.handle.file, s.path); err != nil {
+		return err
+	}
+	return l.syncDir()
+}
+
+// endBefore is the durable end of a log that ends just before the entry from,
+// which s has.
+func (s *segment) endBefore(from uint64) (durableEnd, error) {
+	d := durableEnd{index: s.prevIndex, term: s.prevTerm, id: s.id, place: segmentHeaderBytes}
+	if from == s.first {
+		return d, nil
+	}
+	p, h, err := s.find(from - 1)
+	if err != nil {
+		return d, err
+	}
+	return durableEnd{index: h.index, term: h.term, id: s.id, place: p.place + h.bytes()}, nil
+}
+
+// discard removes a segment's file; readers that hold it read on.
+func (l *Log) discard(s *segment) error {
+	if err := l.remove(s.name); err != nil {
+		return err
+	}
+	if err := s.handle.release(); err != nil {
+		return l.fatal("close", s.path, err)
+	}
+	l.metrics.segments.Dec()
+	return nil
+}
+
+// Reset empties the log, durably: the next entry is s.Index+1 and the next
+// offset s.Offset. It is for a checkpoint installed from elsewhere. The new
+// start record outlaws the old files before any of them goes.
+func (l *Log) Reset(s Start) error { return l.report(l.reset(s)) }
+
+func (l *Log) reset(s Start) error {
+	l.writing.Lock()
+	defer l.finish()
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if err := l.check(); err != nil {
+		return err
+	}
+	r, err := l.outlaw(s)
+	if err != nil {
+		return err
+	}
+	segments, files := l.segments, l.sealed
+	if l.offsetFile != nil {
+		files = append(slices.Clone(files), l.offsetFile)
+	}
+	l.active, l.offsetFile = nil, nil
+	l.mu.Lock()
+	l.start, l.last = r, tail{s.Index, s.Term}
+	l.segments, l.sealed, l.recent = nil, nil, nil
+	l.cache = cache{limit: l.options.CacheBytes}
+	l.visible, l.lowest = s.Offset, s.Offset
+	l.shape++
+	l.wake()
+	l.mu.Unlock()
+	l.SetCommitted(s.Index)
+	for _, g := range segments {
+		if err := l.discard(g); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if err := l.discardOffsets(f); err != nil {
+			return err
+		}
+	}
+	return l.syncDir()
+}
+
+// outlaw makes a start record durable under which no present file counts.
+func (l *Log) outlaw(s Start) (startRecord, error) {
+	if err := l.lowerDurable(durableEnd{index: s.Index, term: s.Term}); err != nil {
+		return startRecord{}, err
+	}
+	// A spare keeps its id, which is then below the floor.
+	for _, sp := range l.spares {
+		if err := sp.file.Close(); err != nil {
+			return startRecord{}, l.fatal("close", l.path(freeName(sp.id)), err)
+		}
+		if err := l.remove(freeName(sp.id)); err != nil {
+			return startRecord{}, err
+		}
+	}
+	l.spares = nil
+	l.lastCounter++
+	r := startRecord{Start: s, floor: floorOf(l.lastCounter)}
+	return r, l.writeStart(r)
+}
+
+// SetStart moves the beginning of the log up to s, an entry it has: retention.
+// The start record is durable first; then the segments and offset files wholly
+// below it go. A start at or below the present one changes nothing.
+func (l *Log) SetStart(s Start) error { return l.report(l.setStart(s)) }
+
+func (l *Log) setStart(s Start) error {
+	l.writing.Lock()
+	defer l.finish()
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if s.Index <= l.start.Index {
+		return nil
+	}
+	if s.Index > l.last.index {
+		return &GapError{Want: l.last.index, Got: s.Index}
+	}
+	r := startRecord{Start: s, floor: l.start.floor}
+	if err := l.writeStart(r); err != nil {
+		return err
+	}
+	n := 0
+	for n+1 < len(l.segments) && l.segments[n+1].prevIndex <= s.Index {
+		n++
+	}
+	m := 0
+	for m < len(l.sealed) && l.sealed[m].next <= s.Offset {
+		m++
+	}
+	segments, files := l.segments[:n], l.sealed[:m]
+	l.mu.Lock()
+	l.start = r
+	l.segments = slices.Clone(l.segments[n:])
+	l.sealed = slices.Clone(l.sealed[m:])
+	l.lowest = max(l.lowest, s.Offset)
+	l.shape++
+	l.mu.Unlock()
+	l.SetCommitted(s.Index)
+	for _, g := range segments {
+		if err := l.discard(g); err != nil {
+			return err
+		}
+	}
+	for _, f := range files {
+		if err := l.discardOffsets(f); err != nil {
+			return err
+		}
+	}
+	return l.syncDir()
+}
