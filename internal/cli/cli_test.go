@@ -199,3 +199,34 @@ func TestProgressOnlyOnATerminal(t *testing.T) {
 	p.Stop()
 	require.Empty(t, none.String())
 }
+
+// process runs until it is told to stop.
+type process struct {
+	closed int
+	err    error
+}
+
+func (p *process) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return p.err
+}
+
+func (p *process) Close() error {
+	p.closed++
+	return nil
+}
+
+func TestServeRunsThenCloses(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var out, errs buffer
+	p := &process{err: errors.New("disk gone")}
+	done := make(chan error, 1) // 1: Serve's result
+	go func() {
+		done <- cli.Serve(ctx, cli.Env{Stdout: &out, Stderr: &errs}, "prog agent running!", []cli.Fact{{"Node ID", "n1"}}, p)
+	}()
+	require.Eventually(t, func() bool { return strings.Contains(out.String(), "Node ID: n1\n") }, time.Minute, 10*time.Millisecond)
+	cancel()
+	require.ErrorContains(t, <-done, "disk gone")
+	require.Equal(t, 1, p.closed)
+	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "Draining") }, time.Minute, 10*time.Millisecond)
+}
