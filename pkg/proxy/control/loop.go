@@ -231,6 +231,9 @@ func (l *loop) addresses() map[string]string {
 	}
 	for _, p := range l.peers.list {
 		add(p.Id, p.RpcAddr)
+		if m := l.members[p.Id]; m != nil {
+			add(p.Id, m.node.Addr()) // a node that no longer serves announces none
+		}
 	}
 	for addr, s := range l.seeds {
 		add(s.id, addr)
