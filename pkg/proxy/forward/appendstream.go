@@ -1,0 +1,148 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+var appendDesc = grpc.StreamDesc{StreamName: "Append", ClientStreams: true, ServerStreams: true}
+
+// Why a stream of ours is ended by us.
+var (
+	errMoved      = errors.New("another node leads now")
+	errAckTimeout = errors.New("the leader does not acknowledge")
+	errClosing    = errors.New("the proxy is closing")
+	errIdle       = errors.New("idle")
+	errBroken     = errors.New("the stream has ended")
+)
+
+// appendStream is one Append stream to one leader. An appender has at most one.
+type appendStream struct {
+	a      *appender
+	up     route.Upstream
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	began  int64
+	opened bool          // the node's connection took the stream; guarded by a.mu
+	done   chan struct{} // closed when both goroutines are over
+	err    error         // how it ended; readable after done
+}
+
+// open starts a stream; it never blocks.
+func (a *appender) open(up route.Upstream) *appendStream {
+	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(context.Background(),
+		metadata.Pairs(mdPrincipal, headerSafe(a.principal))))
+	s := &appendStream{a: a, up: up, ctx: ctx, cancel: cancel, began: a.f.now(), done: make(chan struct{})}
+	a.mu.Lock()
+	a.acks, a.idle, a.paused = 0, false, false
+	if len(a.inflight) == 0 && a.seq != 0 {
+		// Nothing depends on the old numbers, and the log may have forgotten them.
+		a.renumber()
+	}
+	a.mu.Unlock()
+	go s.send()
+	return s
+}
+
+// send opens the stream upstream, then sends what is in flight and what comes.
+func (s *appendStream) send() {
+	defer close(s.done)
+	defer s.cancel(errBroken)
+	release := s.up.Acquire()
+	defer release()
+	cs, err := s.up.Conn().NewStream(s.ctx, &appendDesc, nodev1.Node_Append_FullMethodName, grpc.ForceCodecV2(s.a.f.codec))
+	if err != nil {
+		s.err = err
+		return
+	}
+	received := make(chan struct{})
+	go func() { // ends when the stream does
+		defer close(received)
+		s.err = s.recv(cs)
+		s.cancel(errBroken)
+	}()
+	s.a.mu.Lock()
+	s.opened = true
+	s.a.mu.Unlock()
+	for m := s.next(); m != nil; m = s.next() {
+		if err := cs.SendMsg(m); err != nil {
+			break // recv has the reason
+		}
+	}
+	<-received
+}
+
+// next waits for a batch to send: first those in flight from an earlier stream,
+// then new ones as the window allows. Nil ends the stream.
+func (s *appendStream) next() *encodedMessage {
+	a := s.a
+	for s.ctx.Err() == nil {
+		var fin finished
+		a.mu.Lock()
+		b, again := a.unsent(), true
+		if b == nil && !a.paused && len(a.inflight) < window {
+			b, again = a.take(&fin), false
+		}
+		if b == nil {
+			a.idle = true
+			a.mu.Unlock()
+			fin.tell(a.f)
+			select {
+			case <-a.work:
+			case <-s.ctx.Done():
+			}
+			continue
+		}
+		if again {
+			a.f.metrics.resent.Inc()
+		} else {
+			producer, epoch := a.producer, a.epoch
+			a.mu.Unlock()
+			fin.tell(a.f)
+			b.build(producer, epoch)
+			a.f.metrics.batchRecords.Observe(float64(b.count))
+			a.mu.Lock()
+			b.built = true
+		}
+		b.sent, b.sentAt = true, a.f.now()
+		m := b.message()
+		a.mu.Unlock()
+		return m
+	}
+	return nil
+}
+
+// unsent is the oldest batch in flight that is not on the open stream. mu is held.
+func (a *appender) unsent() *batch {
+	for _, b := range a.inflight {
+		if !b.sent {
+			return b
+		}
+	}
+	return nil
+}
+
+// recv takes acknowledgements until the stream ends, and answers how.
+func (s *appendStream) recv(cs grpc.ClientStream) error {
+	var r nodev1.AppendResponse
+	for {
+		if err := cs.RecvMsg(&r); err != nil {
+			if errors.Is(err, io.EOF) {
+				return errBroken
+			}
+			return err
+		}
+		if err := s.a.acknowledge(&r); err != nil {
+			s.a.f.log.Error("append stream broken off", "node", s.up.ID(), "err", err,
+				"first_sequence", r.GetFirstSequence(), "count", r.GetCount())
+			return err
+		}
+	}
+}

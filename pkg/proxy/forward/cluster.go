@@ -1,0 +1,79 @@
+package forward
+
+import (
+	"context"
+	"slices"
+	"strings"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+// getServers answers the proxy itself as the leader, so that a client that balances
+// stays with it, or the cluster's nodes.
+func (f *Forwarder) getServers(ctx context.Context, _ *logv1.GetServersRequest) (any, error) {
+	if _, err := f.cfg.Principal(ctx); err != nil {
+		return nil, err
+	}
+	if f.cfg.GetServers == ServersProxy {
+		return &logv1.GetServersResponse{Servers: []*logv1.Server{{Id: f.cfg.Self, RpcAddr: f.cfg.Addr(), IsLeader: true}}}, nil
+	}
+	t := f.cfg.Holder.Load()
+	resp := &logv1.GetServersResponse{}
+	for id, up := range t.Nodes {
+		resp.Servers = append(resp.Servers, &logv1.Server{
+			Id: id, RpcAddr: up.Addr(), IsLeader: t.Leader != nil && t.Leader.ID() == id,
+		})
+	}
+	slices.SortFunc(resp.Servers, func(a, b *logv1.Server) int { return strings.Compare(a.Id, b.Id) })
+	return resp, nil
+}
+
+// getOffsets asks the leader, and while there is none a follower that has reached
+// the session's position.
+func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest) (any, error) {
+	ctx, cancel := f.bounded(ctx)
+	defer cancel()
+	principal, err := f.cfg.Principal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, own, err := f.sessionOf(ctx, principal)
+	if err != nil {
+		return nil, err
+	}
+	sent, _, err := f.clientPosition(ctx)
+	if err != nil {
+		return nil, err
+	}
+	position := max(s.position.Load(), sent)
+	r := f.reader(ctx)
+	known := s.known.Load()
+	r.leaderOnly = r.table.Leader != nil || !known
+	var resp *nodev1.OffsetsResponse
+	var fromLeader bool
+	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, isLeader bool) error {
+		got, err := nodev1.NewNodeClient(up.Conn()).Offsets(ctx, &nodev1.OffsetsRequest{Time: req.Time})
+		if err != nil {
+			r.leaderOnly = !known // a follower may know enough
+			return err
+		}
+		if got.GetVisible() < position {
+			r.leaderOnly = false
+			return apierr.Behind{Visible: got.GetVisible()}
+		}
+		resp, fromLeader = got, isLeader
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if fromLeader {
+		s.known.Store(true)
+	}
+	s.confirm(resp.GetVisible(), own, position)
+	f.setPosition(ctx, s)
+	return &logv1.GetOffsetsResponse{Lowest: resp.GetLowest(), Next: resp.GetVisible(), AtTime: resp.AtTime}, nil
+}

@@ -1,0 +1,614 @@
+package forward_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/grpc/test/bufconn"
+	"google.golang.org/protobuf/proto"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/balance"
+	"github.com/logd-io/logd/pkg/proxy/forward"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+const clusterID = "6f2c9f2e-0e6b-4b4e-9a57-0d4f1f7a7b11"
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fakeCluster is a log that deduplicates as the real state machine does, and the
+// nodes that serve it.
+type fakeCluster struct {
+	t      testing.TB
+	holder route.Holder
+	nodes  map[string]*fakeNode
+	order  []string
+
+	mu        sync.Mutex
+	leader    string
+	term      uint64
+	records   [][]byte
+	grew      chan struct{}
+	producers map[string]*fakeProducer
+	keys      map[string]uint64
+	seen      map[string][]byte // (producer, epoch, sequence) → bytes of the batch: frozen means the same each time
+	batches   []int             // counts, as appended
+	lowest    uint64
+}
+
+type fakeProducer struct {
+	epoch uint32
+	next  uint64
+	last  []fakeBatch
+}
+
+type fakeBatch struct{ first, offset uint64 }
+
+// fakeNode is a node; the hooks run on its handlers' goroutines.
+type fakeNode struct {
+	nodev1.UnimplementedNodeServer
+	c    *fakeCluster
+	id   string
+	conn *grpc.ClientConn
+	stop func()
+
+	inflight atomic.Int64
+
+	mu        sync.Mutex
+	dead      chan struct{} // closed: calls fail as with a broken connection
+	frozen    chan struct{} // not nil: calls make no progress until it is closed
+	lag       uint64        // how far visible is behind
+	onAppend  func(*nodev1.AppendRequest) error
+	onAcked   func(*nodev1.AppendRequest) error
+	onFetch   func(*nodev1.FetchRequest) error
+	onBatch   func(*nodev1.Batch) *nodev1.Batch
+	noBeat    bool
+	onOffsets func() error
+	mds       []metadata.MD
+	fetches   []*nodev1.FetchRequest
+	appends   int
+	streams   int
+}
+
+var errCut = status.Error(codes.Unavailable, "connection cut")
+
+func newCluster(t testing.TB, ids ...string) *fakeCluster {
+	c := &fakeCluster{
+		t: t, nodes: map[string]*fakeNode{}, order: ids, grew: make(chan struct{}),
+		producers: map[string]*fakeProducer{}, keys: map[string]uint64{}, seen: map[string][]byte{},
+	}
+	for _, id := range ids {
+		n := &fakeNode{c: c, id: id, dead: make(chan struct{})}
+		lis := bufconn.Listen(1 << 20)
+		s := grpc.NewServer()
+		nodev1.RegisterNodeServer(s, n)
+		go func() { _ = s.Serve(lis) }()
+		conn, err := grpc.NewClient("passthrough:///"+id, grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+		require.NoError(t, err)
+		n.conn = conn
+		n.stop = sync.OnceFunc(func() { n.kill(); n.thaw(); _ = conn.Close(); s.Stop() })
+		t.Cleanup(n.stop)
+		c.nodes[id] = n
+	}
+	c.publish()
+	return c
+}
+
+func (n *fakeNode) ID() string                     { return n.id }
+func (n *fakeNode) InFlight() int64                { return n.inflight.Load() }
+func (n *fakeNode) Addr() string                   { return n.id + ":8400" }
+func (n *fakeNode) Conn() grpc.ClientConnInterface { return n.conn }
+func (n *fakeNode) Acquire() func() {
+	n.inflight.Add(1)
+	return sync.OnceFunc(func() { n.inflight.Add(-1) })
+}
+
+func (n *fakeNode) set(fn func()) { n.mu.Lock(); defer n.mu.Unlock(); fn() }
+
+func (n *fakeNode) kill() {
+	n.set(func() {
+		select {
+		case <-n.dead:
+		default:
+			close(n.dead)
+		}
+	})
+}
+
+func (n *fakeNode) revive() { n.set(func() { n.dead = make(chan struct{}) }) }
+func (n *fakeNode) freeze() { n.set(func() { n.frozen = make(chan struct{}) }) }
+func (n *fakeNode) thaw() {
+	n.set(func() {
+		if n.frozen != nil {
+			close(n.frozen)
+			n.frozen = nil
+		}
+	})
+}
+
+// alive waits while the node is frozen, and fails when it is dead.
+func (n *fakeNode) alive(ctx context.Context) error {
+	n.mu.Lock()
+	dead, frozen := n.dead, n.frozen
+	n.mu.Unlock()
+	if frozen != nil {
+		select {
+		case <-frozen:
+		case <-dead:
+		case <-ctx.Done():
+		}
+	}
+	select {
+	case <-dead:
+		return errCut
+	default:
+		return ctx.Err()
+	}
+}
+
+// elect makes id the leader of a new term, without telling the proxy.
+func (c *fakeCluster) elect(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leader = id
+	c.term++
+}
+
+// publish tells the proxy what is true.
+func (c *fakeCluster) publish() {
+	c.mu.Lock()
+	s := route.Spec{ClusterID: clusterID, Term: c.term, Nodes: map[string]route.Upstream{}, Policy: balance.NewRoundRobin()}
+	for _, id := range c.order {
+		s.Nodes[id] = c.nodes[id]
+		if id == c.leader {
+			s.Leader = c.nodes[id]
+		} else {
+			s.Followers = append(s.Followers, c.nodes[id])
+		}
+	}
+	c.mu.Unlock()
+	c.holder.Publish(route.New(s))
+}
+
+func (c *fakeCluster) lead(id string) { c.elect(id); c.publish() }
+
+// append is the state machine.
+func (c *fakeCluster) append(n *fakeNode, r *nodev1.AppendRequest) (*nodev1.AppendResponse, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leader != n.id {
+		return nil, c.notLeader()
+	}
+	p := c.producers[string(r.ProducerId)]
+	id := fmt.Sprintf("%x/%d/%d", r.ProducerId, r.Epoch, r.FirstSequence)
+	raw, _ := proto.MarshalOptions{Deterministic: true}.Marshal(r)
+	if old, ok := c.seen[id]; ok && string(old) != string(raw) {
+		c.t.Errorf("batch %s was sent with different bytes", id)
+	}
+	c.seen[id] = raw
+	switch {
+	case p == nil && r.FirstSequence != 0:
+		return nil, apierr.UnknownProducer{}
+	case p == nil:
+		p = &fakeProducer{epoch: r.Epoch}
+		c.producers[string(r.ProducerId)] = p
+	case r.Epoch < p.epoch:
+		return nil, apierr.Fenced{Epoch: p.epoch}
+	case r.Epoch > p.epoch:
+		if r.FirstSequence != 0 {
+			return nil, apierr.SequenceGap{Want: 0, Got: r.FirstSequence}
+		}
+		*p = fakeProducer{epoch: r.Epoch}
+	}
+	resp := &nodev1.AppendResponse{FirstSequence: r.FirstSequence, Count: r.Count}
+	for _, b := range p.last {
+		if b.first == r.FirstSequence {
+			resp.FirstOffset, resp.Duplicate = b.offset, true
+			return resp, nil
+		}
+	}
+	if r.FirstSequence != p.next {
+		return nil, apierr.SequenceGap{Want: p.next, Got: r.FirstSequence}
+	}
+	resp.FirstOffset = uint64(len(c.records))
+	if len(r.RequestKey) > 0 {
+		if off, ok := c.keys[string(r.RequestKey)]; ok {
+			p.next += uint64(r.Count)
+			resp.FirstOffset, resp.Duplicate = off, true
+			return resp, nil
+		}
+		c.keys[string(r.RequestKey)] = resp.FirstOffset
+	}
+	rest := r.Records
+	for range r.Count {
+		n, w := binary.Uvarint(rest)
+		if w <= 0 || uint64(len(rest)-w) < n {
+			return nil, apierr.Invalid{Field: "records", Why: "malformed"}
+		}
+		c.records = append(c.records, rest[w:w+int(n)])
+		rest = rest[w+int(n):]
+	}
+	if len(rest) > 0 {
+		return nil, apierr.Invalid{Field: "records", Why: "trailing"}
+	}
+	p.next += uint64(r.Count)
+	p.last = append(p.last, fakeBatch{r.FirstSequence, resp.FirstOffset})
+	if len(p.last) > 5 {
+		p.last = p.last[1:]
+	}
+	c.batches = append(c.batches, int(r.Count))
+	close(c.grew)
+	c.grew = make(chan struct{})
+	return resp, nil
+}
+
+// notLeader needs mu.
+func (c *fakeCluster) notLeader() error {
+	e := apierr.NotLeader{Leader: c.leader, Term: c.term}
+	if c.leader != "" {
+		e.Address = c.leader + ":8400"
+	}
+	return e
+}
+
+func (n *fakeNode) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev1.AppendResponse]) error {
+	md, _ := metadata.FromIncomingContext(s.Context())
+	n.set(func() { n.mds = append(n.mds, md); n.streams++ })
+	type in struct {
+		r   *nodev1.AppendRequest
+		err error
+	}
+	reqs := make(chan in)
+	go func() {
+		for {
+			r, err := s.Recv()
+			select {
+			case reqs <- in{r, err}:
+			case <-s.Context().Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for {
+		n.mu.Lock()
+		dead := n.dead
+		n.mu.Unlock()
+		var q in
+		select {
+		case q = <-reqs:
+		case <-dead:
+			return errCut
+		}
+		if q.err != nil {
+			if errors.Is(q.err, io.EOF) {
+				return nil
+			}
+			return q.err
+		}
+		if err := n.alive(s.Context()); err != nil {
+			return err
+		}
+		n.mu.Lock()
+		before, after := n.onAppend, n.onAcked
+		n.appends++
+		n.mu.Unlock()
+		if before != nil {
+			if err := before(q.r); err != nil {
+				return err
+			}
+		}
+		resp, err := n.c.append(n, q.r)
+		if err != nil {
+			return err
+		}
+		if after != nil {
+			if err := after(q.r); err != nil {
+				return err
+			}
+		}
+		if err := n.alive(s.Context()); err != nil {
+			return err
+		}
+		if err := s.Send(resp); err != nil {
+			return err
+		}
+	}
+}
+
+// visible is the end of n's log.
+func (n *fakeNode) visible() (visible uint64, leader bool, grew chan struct{}) {
+	n.mu.Lock()
+	lag := n.lag
+	n.mu.Unlock()
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	v := uint64(len(n.c.records))
+	return v - min(v, lag), n.c.leader == n.id, n.c.grew
+}
+
+func (n *fakeNode) readable(ctx context.Context, r *nodev1.FetchRequest) error {
+	v, leader, _ := n.visible()
+	n.c.mu.Lock()
+	lowest := n.c.lowest
+	n.c.mu.Unlock()
+	switch {
+	case leader && r.MinPosition > v:
+		return apierr.PositionUnknown{Visible: v}
+	case r.MinPosition > v, !leader && r.Offset > v:
+		return apierr.Behind{Visible: v}
+	case r.Offset > v, r.Offset < lowest:
+		return apierr.OutOfRange{Offset: r.Offset, Lowest: lowest, Next: v}
+	}
+	return nil
+}
+
+func (n *fakeNode) batch(first, end uint64) *nodev1.Batch {
+	n.c.mu.Lock()
+	defer n.c.mu.Unlock()
+	b := &nodev1.Batch{FirstOffset: first, Count: uint32(end - first)}
+	for _, r := range n.c.records[first:end] {
+		b.Records = append(binary.AppendUvarint(b.Records, uint64(len(r))), r...)
+	}
+	return b
+}
+
+func (n *fakeNode) began(ctx context.Context, r *nodev1.FetchRequest) error {
+	if err := n.alive(ctx); err != nil {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(ctx)
+	n.mu.Lock()
+	n.mds = append(n.mds, md)
+	n.fetches = append(n.fetches, r)
+	hook := n.onFetch
+	n.mu.Unlock()
+	if hook != nil {
+		return hook(r)
+	}
+	return nil
+}
+
+func (n *fakeNode) Fetch(ctx context.Context, r *nodev1.FetchRequest) (*nodev1.FetchResponse, error) {
+	if err := n.began(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := n.readable(ctx, r); err != nil {
+		return nil, err
+	}
+	v, leader, _ := n.visible()
+	if r.Offset == v {
+		if leader {
+			return nil, apierr.OutOfRange{Offset: r.Offset, Next: v}
+		}
+		return nil, apierr.Behind{Visible: v}
+	}
+	// Whole batches: one that begins before the offset is sent from its beginning.
+	first := r.Offset - r.Offset%3
+	return &nodev1.FetchResponse{Batches: []*nodev1.Batch{n.batch(first, min(first+3, v))}, Visible: v}, nil
+}
+
+func (n *fakeNode) FetchStream(r *nodev1.FetchRequest, s grpc.ServerStreamingServer[nodev1.FetchResponse]) error {
+	ctx := s.Context()
+	if err := n.began(ctx, r); err != nil {
+		return err
+	}
+	if err := n.readable(ctx, r); err != nil {
+		return err
+	}
+	at := r.Offset - r.Offset%3
+	if v, _, _ := n.visible(); at == v || r.Offset == v {
+		at = r.Offset
+	}
+	beat := time.NewTicker(time.Duration(r.HeartbeatMs) * time.Millisecond)
+	defer beat.Stop()
+	for {
+		n.mu.Lock()
+		dead, edit, noBeat := n.dead, n.onBatch, n.noBeat
+		n.mu.Unlock()
+		if err := n.alive(ctx); err != nil {
+			return err
+		}
+		v, _, grew := n.visible()
+		if at < v {
+			end := min(at+7, v)
+			b := n.batch(at, end)
+			if edit != nil {
+				b = edit(b)
+			}
+			if b == nil {
+				return errCut
+			}
+			if err := s.Send(&nodev1.FetchResponse{Batches: []*nodev1.Batch{b}, Visible: v}); err != nil {
+				return err
+			}
+			at = end
+			continue
+		}
+		select {
+		case <-grew:
+		case <-beat.C:
+			if noBeat {
+				continue
+			}
+			if err := s.Send(&nodev1.FetchResponse{Visible: v}); err != nil {
+				return err
+			}
+		case <-dead:
+			return errCut
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func (n *fakeNode) Offsets(ctx context.Context, r *nodev1.OffsetsRequest) (*nodev1.OffsetsResponse, error) {
+	if err := n.alive(ctx); err != nil {
+		return nil, err
+	}
+	n.mu.Lock()
+	hook := n.onOffsets
+	n.mu.Unlock()
+	if hook != nil {
+		if err := hook(); err != nil {
+			return nil, err
+		}
+	}
+	v, _, _ := n.visible()
+	resp := &nodev1.OffsetsResponse{Visible: v}
+	if r.Time != nil {
+		resp.AtTime = proto.Uint64(v / 2)
+	}
+	return resp, nil
+}
+
+// fill puts n records into the log, record i with value "v<i>".
+func (c *fakeCluster) fill(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range n {
+		raw, err := proto.Marshal(&logv1.Record{Value: []byte("v" + strconv.Itoa(len(c.records)))})
+		require.NoError(c.t, err)
+		c.records = append(c.records, raw)
+	}
+	close(c.grew)
+	c.grew = make(chan struct{})
+}
+
+// values are the values in the log.
+func (c *fakeCluster) values() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var vs []string
+	for _, raw := range c.records {
+		var r logv1.Record
+		require.NoError(c.t, proto.Unmarshal(raw, &r))
+		vs = append(vs, string(r.Value))
+	}
+	return vs
+}
+
+// hints records what the forwarder says of the cluster.
+type hints struct {
+	mu     sync.Mutex
+	leads  []string
+	failed []string
+}
+
+func (h *hints) NotLeader(from, leader, addr string, term uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.leads = append(h.leads, fmt.Sprintf("%s→%s@%s/%d", from, leader, addr, term))
+}
+
+func (h *hints) Failed(id string, _ error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.failed = append(h.failed, id)
+}
+
+func (h *hints) all() (leads, failed []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.leads), slices.Clone(h.failed)
+}
+
+// proxy is a Forwarder behind a gRPC server, and a naive client of it.
+type proxy struct {
+	logv1.LogClient
+	fwd   *forward.Forwarder
+	hints *hints
+	reg   *prometheus.Registry
+	stop  func()
+	conn  *grpc.ClientConn // LogClient's
+	dial  func() *grpc.ClientConn
+}
+
+func newProxy(t testing.TB, c *fakeCluster, edit func(*forward.Config)) *proxy {
+	p := &proxy{hints: &hints{}, reg: prometheus.NewRegistry()}
+	cfg := forward.Config{Holder: &c.holder, Hints: p.hints, Registerer: p.reg, Self: "proxy-0", Addr: func() string { return "127.0.0.1:8410" }}
+	if edit != nil {
+		edit(&cfg)
+	}
+	fwd, err := forward.New(cfg)
+	require.NoError(t, err)
+	p.fwd = fwd
+	lis := bufconn.Listen(1 << 20)
+	s := grpc.NewServer(forward.ServerCodec(), grpc.MaxConcurrentStreams(1<<20))
+	fwd.Register(s)
+	go func() { _ = s.Serve(lis) }()
+	var conns []*grpc.ClientConn
+	p.dial = func() *grpc.ClientConn {
+		conn, err := grpc.NewClient("passthrough:///proxy", grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return lis.DialContext(ctx) }))
+		require.NoError(t, err)
+		conns = append(conns, conn)
+		return conn
+	}
+	p.conn = p.dial()
+	p.LogClient = logv1.NewLogClient(p.conn)
+	p.stop = sync.OnceFunc(func() {
+		for _, conn := range conns {
+			_ = conn.Close()
+		}
+		s.Stop()
+		require.NoError(t, fwd.Close())
+	})
+	t.Cleanup(p.stop)
+	return p
+}
+
+// metric is the value of a counter or gauge of forward's.
+func (p *proxy) metric(name string) float64 {
+	fams, err := p.reg.Gather()
+	if err != nil {
+		return -1
+	}
+	for _, fam := range fams {
+		if fam.GetName() == "logproxy_forward_"+name {
+			m := fam.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	return -1
+}
+
+func ctxFor(t testing.TB, d time.Duration, kv ...string) context.Context {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	t.Cleanup(cancel)
+	return metadata.AppendToOutgoingContext(ctx, kv...)
+}
+
+func rec(v string) *logv1.ProduceRequest {
+	return &logv1.ProduceRequest{Record: &logv1.Record{Value: []byte(v)}}
+}
+
+func requireReason(t testing.TB, want apierr.Reason, err error) {
+	t.Helper()
+	require.Error(t, err)
+	require.Equal(t, want, apierr.ReasonOf(err), "%v", err)
+}

@@ -1,0 +1,113 @@
+package forward
+
+import (
+	"sync"
+
+	"google.golang.org/grpc/mem"
+)
+
+type opState uint8
+
+const (
+	opWaiting  opState = iota // in the queue; never sent, or certainly not appended
+	opInFlight                // its bytes are in a frozen batch
+	opDone                    // offset, duplicate and err are final
+)
+
+// op is one record on its way. Everything but msg is guarded by its appender's mu
+// until state is opDone; from then on it is its waiter's.
+type op struct {
+	next, prev *op // in the appender's queue while opWaiting
+
+	msg message // what the client sent; used by the handler before the op is queued
+
+	state opState
+	gone  bool       // nobody waits any more; whoever finishes it recycles it
+	keyed bool       // travels alone, with key
+	alone bool       // travels alone, since a batch with it was refused as invalid
+	buf   mem.Buffer // holds rec; nil once rec was copied into a batch
+	rec   []byte     // the encoded Record; nil with buf
+	key   [16]byte
+	lane  *lane // nil for a unary produce
+	size  int   // what it counts in the bounds
+	// Times are nanoseconds since the forwarder was made. due is 0 without a
+	// deadline of the client's.
+	queued, due int64
+
+	offset    uint64
+	duplicate bool
+	err       error
+	// done has room for the one signal that the op is finished, so that nobody
+	// waits to send it. Lanes do not use it.
+	done chan struct{}
+}
+
+// opPool recycles ops with their channels. An op goes back only when its done
+// channel is empty and no queue, batch or handler knows it.
+type opPool struct{ p sync.Pool }
+
+func (p *opPool) get() *op {
+	if o, ok := p.p.Get().(*op); ok {
+		return o
+	}
+	return &op{done: make(chan struct{}, 1)}
+}
+
+func (p *opPool) put(o *op) {
+	o.release()
+	o.msg.free()
+	*o = op{done: o.done}
+	p.p.Put(o)
+}
+
+// release lets the record's bytes go.
+func (o *op) release() {
+	if o.buf != nil {
+		o.buf.Free()
+	}
+	o.buf, o.rec = nil, nil
+}
+
+// opQueue is the list of waiting ops, oldest first, so that one in the middle can
+// leave at once.
+type opQueue struct {
+	head, tail *op
+	n          int
+}
+
+func (q *opQueue) pushBack(o *op) {
+	o.prev, o.next = q.tail, nil
+	if q.tail != nil {
+		q.tail.next = o
+	} else {
+		q.head = o
+	}
+	q.tail = o
+	q.n++
+}
+
+func (q *opQueue) pushFront(o *op) {
+	o.prev, o.next = nil, q.head
+	if q.head != nil {
+		q.head.prev = o
+	} else {
+		q.tail = o
+	}
+	q.head = o
+	q.n++
+}
+
+func (q *opQueue) remove(o *op) {
+	if o.prev != nil {
+		o.prev.next = o.next
+	} else {
+		q.head = o.next
+	}
+	if o.next != nil {
+		o.next.prev = o.prev
+	} else {
+		q.tail = o.prev
+	}
+	o.prev, o.next = nil, nil
+	q.n--
+}

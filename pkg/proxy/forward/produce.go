@@ -1,0 +1,296 @@
+package forward
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"io"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+)
+
+// pushback is how long a client that met a bound is asked to stay away.
+const pushback = 250 * time.Millisecond
+
+// opCost is what a held record costs beside its bytes.
+const opCost = 256
+
+func handleProduce(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
+	f, err := self(srv)
+	if err != nil {
+		return nil, err
+	}
+	o := f.ops.get()
+	if err := dec(&o.msg); err != nil {
+		f.ops.put(o)
+		return nil, err
+	}
+	if intercept == nil {
+		return f.produce(ctx, o)
+	}
+	called := false
+	reply, err := intercept(ctx, &o.msg, &grpc.UnaryServerInfo{Server: srv, FullMethod: logv1.Log_Produce_FullMethodName},
+		func(ctx context.Context, _ any) (any, error) {
+			called = true
+			return f.produce(ctx, o)
+		})
+	if !called {
+		f.ops.put(o)
+	}
+	return reply, err
+}
+
+// produce appends the one record in o.msg, and owns o.
+func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
+	principal, err := f.cfg.Principal(ctx)
+	if err == nil {
+		err = f.prepare(o)
+	}
+	if err == nil {
+		err = requestKey(ctx, principal, o)
+	}
+	var s *session
+	if err == nil {
+		s, _, err = f.sessionOf(ctx, principal)
+	}
+	if err != nil {
+		f.ops.put(o)
+		return nil, err
+	}
+	o.due = f.dueOf(ctx)
+	if !f.limit.tryAcquire(o.size) {
+		f.ops.put(o)
+		f.metrics.refused.Inc()
+		_ = grpc.SetTrailer(ctx, pushbackMD())
+		return nil, apierr.Overloaded{RetryAfter: pushback}
+	}
+	a, err := f.queue(principal, o, nil)
+	if err != nil {
+		f.limit.release(1, int64(o.size))
+		f.ops.put(o)
+		return nil, f.withPushback(ctx, err)
+	}
+	select {
+	case <-o.done:
+	case <-ctx.Done():
+		finished, err := a.abandon(o)
+		if !finished {
+			return nil, err
+		}
+		<-o.done
+	}
+	offset, duplicate, err := o.offset, o.duplicate, o.err
+	f.ops.put(o)
+	if err != nil {
+		return nil, f.withPushback(ctx, err)
+	}
+	s.advance(offset + 1)
+	if !duplicate {
+		// It came after everything that could be read when it was sent.
+		s.known.Store(true)
+	}
+	f.setPosition(ctx, s)
+	return produced(offset), nil
+}
+
+// queue hands o to the principal's appender. Of an op in a lane, at says which one
+// before o is in it: either the handler that leaves finds it there, or the lane's
+// end is seen here.
+func (f *Forwarder) queue(principal string, o *op, at *atomic.Pointer[appender]) (*appender, error) {
+	for {
+		a, err := f.appenderOf(principal)
+		if err != nil {
+			return nil, err
+		}
+		if at != nil {
+			if at.Store(a); o.lane.hasEnded() {
+				return nil, apierr.NotSent{}
+			}
+		}
+		if err = a.enqueue(o); !errors.Is(err, errRetired) {
+			return a, err
+		}
+	}
+}
+
+// prepare finds and checks the record in o.msg, whose buffer becomes o's.
+func (f *Forwarder) prepare(o *op) error {
+	rec, err := recordOf(o.msg.bytes(), f.cfg.MaxRecordBytes)
+	if err != nil {
+		return err
+	}
+	o.rec, o.buf, o.msg.buf = rec, o.msg.buf, nil
+	o.size = len(rec) + opCost
+	return nil
+}
+
+// dueOf is a little before the client's deadline, so that it hears the outcome and
+// not only that it did not hear; 0 without a deadline.
+func (f *Forwarder) dueOf(ctx context.Context) int64 {
+	dl, ok := ctx.Deadline()
+	if !ok {
+		return 0
+	}
+	return f.now() + int64(shorten(time.Until(dl)))
+}
+
+// shorten takes a margin off the time a client has left.
+func shorten(left time.Duration) time.Duration {
+	return left - min(left/10, 50*time.Millisecond)
+}
+
+// requestKey makes o a keyed record when the client sent a request id: the same
+// id of the same principal is the same key through every proxy.
+func requestKey(ctx context.Context, principal string, o *op) error {
+	v := metadata.ValueFromIncomingContext(ctx, mdRequestID)
+	if len(v) == 0 {
+		return nil
+	}
+	if len(v) != 1 || v[0] == "" || len(v[0]) > maxID {
+		return apierr.Invalid{Field: mdRequestID, Why: "one value of 1 to 256 bytes is wanted"}
+	}
+	h := sha256.New()
+	h.Write(binary.AppendUvarint(nil, uint64(len(principal))))
+	h.Write([]byte(principal))
+	h.Write([]byte(v[0]))
+	copy(o.key[:], h.Sum(nil))
+	o.keyed = true
+	return nil
+}
+
+func pushbackMD() metadata.MD {
+	return metadata.Pairs(mdPushback, strconv.FormatInt(pushback.Milliseconds(), 10))
+}
+
+// withPushback adds the trailer that tells gRPC clients when to come again.
+func (f *Forwarder) withPushback(ctx context.Context, err error) error {
+	if apierr.ReasonOf(err) == apierr.ReasonOverloaded {
+		_ = grpc.SetTrailer(ctx, pushbackMD())
+	}
+	return err
+}
+
+// produceStream appends what the client streams, in its order, and answers in that
+// order. The handler's goroutine answers and a second one receives, since nothing
+// but the end of the handler interrupts a receive.
+func (f *Forwarder) produceStream(ss grpc.ServerStream) error {
+	ctx := ss.Context()
+	principal, err := f.cfg.Principal(ctx)
+	if err != nil {
+		return err
+	}
+	if len(metadata.ValueFromIncomingContext(ctx, mdRequestID)) > 0 {
+		return apierr.Invalid{Field: mdRequestID, Why: "a request id is for one record, so for Produce"}
+	}
+	s, _, err := f.sessionOf(ctx, principal)
+	if err != nil {
+		return err
+	}
+	if err := ss.SendHeader(nil); err != nil {
+		return err
+	}
+	l := newLane()
+	var at atomic.Pointer[appender] // where l's records are queued
+	if !f.spawn(func() { l.end(f.receive(ss, principal, l, &at)) }) {
+		return apierr.Draining{}
+	}
+	defer func() {
+		l.end(nil)
+		if a := at.Load(); a != nil {
+			a.leave(l)
+		}
+	}()
+	err = f.answer(ss, l, s)
+	if md := f.positionMD(s.position.Load()); md != nil {
+		ss.SetTrailer(md)
+	}
+	if apierr.ReasonOf(err) == apierr.ReasonOverloaded {
+		ss.SetTrailer(pushbackMD())
+	}
+	return err
+}
+
+// receive queues what the client sends until it ends, and answers why: nil when the
+// client has sent everything.
+func (f *Forwarder) receive(ss grpc.ServerStream, principal string, l *lane, at *atomic.Pointer[appender]) error {
+	ctx := ss.Context()
+	due := f.dueOf(ctx)
+	for {
+		o := f.ops.get()
+		err := ss.RecvMsg(&o.msg)
+		if err == nil {
+			err = f.prepare(o)
+		}
+		if err != nil {
+			f.ops.put(o)
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		o.lane, o.due = l, due
+		if !l.admit(ctx, o.size, f.cfg.StreamRecords, f.cfg.StreamBytes) {
+			f.ops.put(o)
+			return apierr.NotSent{}
+		}
+		if !f.limit.tryAcquire(o.size) {
+			wait, cancel := context.WithTimeout(ctx, f.cfg.HoldTimeout)
+			ok := f.limit.acquire(wait, f.closed, o.size)
+			cancel()
+			if !ok {
+				l.refuse(o.size)
+				f.ops.put(o)
+				f.metrics.refused.Inc()
+				return apierr.Overloaded{RetryAfter: pushback}
+			}
+		}
+		size := o.size // o is not ours once it is queued
+		if _, err := f.queue(principal, o, at); err != nil {
+			f.limit.release(1, int64(size))
+			l.refuse(size)
+			f.ops.put(o)
+			return err
+		}
+	}
+}
+
+// answer sends the lane's outcomes to the client until there are no more.
+func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session) error {
+	ctx := ss.Context()
+	ending := f.ending.Done()
+	var told []outcome
+	for {
+		select {
+		case <-l.ready:
+		case <-ending:
+			ending = nil
+			l.end(apierr.Draining{})
+		case <-ctx.Done():
+			return status.FromContextError(ctx.Err()).Err()
+		}
+		var err error
+		if told, err = l.taken(told[:0]); len(told) > 0 {
+			for _, o := range told {
+				if err := ss.SendMsg(produced(o.offset)); err != nil {
+					return err
+				}
+				s.advance(o.offset + 1)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if over, err := l.answered(told); over {
+			return err
+		}
+	}
+}

@@ -1,0 +1,307 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+// How long a node may wait before it says BEHIND. A read that may be asking for the
+// end of the log should get to the leader, who alone says so, soon.
+const (
+	waitForPosition = 50 * time.Millisecond
+	waitAtEnd       = 5 * time.Millisecond
+)
+
+// errNoNode means that no node is left to try for now.
+var errNoNode = errors.New("no node to read from")
+
+// reader is one read's way through the nodes: by policy among the followers, then
+// the leader, then again when there is a newer table or after a pause.
+type reader struct {
+	f     *Forwarder
+	key   string
+	skip  []string // ids not to be tried again with table
+	table *route.Table
+	// leaderOnly is set when a follower said what only the leader may tell a client.
+	leaderOnly bool
+	rounds     int
+}
+
+func (f *Forwarder) reader(ctx context.Context) *reader {
+	r := &reader{f: f, table: f.cfg.Holder.Load()}
+	if v := metadata.ValueFromIncomingContext(ctx, mdRoutingKey); len(v) > 0 {
+		r.key = v[0]
+	}
+	return r
+}
+
+func (r *reader) skips(id string) bool {
+	for _, s := range r.skip {
+		if s == id {
+			return true
+		}
+	}
+	return false
+}
+
+// next picks a node, or answers errNoNode when all have been tried.
+func (r *reader) next() (up route.Upstream, isLeader bool, err error) {
+	lead := r.table.Leader
+	ok := false
+	if r.leaderOnly {
+		up, ok = lead, lead != nil && !r.skips(lead.ID())
+	} else {
+		up, ok = r.table.PickReader(r.key, r.skips)
+	}
+	if !ok {
+		return nil, false, errNoNode
+	}
+	return up, lead != nil && up.ID() == lead.ID(), nil
+}
+
+// rest waits for a newer table or a pause, and then all nodes may be tried again.
+func (r *reader) rest(ctx context.Context) error {
+	r.rounds++
+	pause := backoff(r.rounds)
+	if !r.f.budget.spend(r.f.now()) {
+		pause = backoffMost
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	wake := timer.C
+	if r.table.Leader == nil && (r.leaderOnly || len(r.table.Followers) == 0) {
+		wake = nil // nothing can come of trying again with this table
+	}
+	select {
+	case <-wake:
+	case <-r.table.Superseded():
+	case <-r.f.ending.Done():
+		return apierr.Draining{}
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	r.table = r.f.cfg.Holder.Load()
+	r.skip = r.skip[:0]
+	return nil
+}
+
+// reload looks at the newest table, without another chance for the nodes tried.
+func (r *reader) reload() { r.table = r.f.cfg.Holder.Load() }
+
+// verdict on a failed try of a read.
+type readVerdict int
+
+const (
+	readElsewhere readVerdict = iota
+	readLeader                // only the leader may say so
+	readFinal                 // the client is told
+)
+
+// judge says what a node's error means for the read, and passes on what it means
+// for the node.
+func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict {
+	info, ok := apierr.From(err)
+	switch info.Reason {
+	case apierr.ReasonOutOfRange:
+		if isLeader {
+			return readFinal
+		}
+		return readLeader
+	case apierr.ReasonBehind:
+		r.f.metrics.sessionWaits.Inc()
+		return readElsewhere
+	case apierr.ReasonPositionUnknown:
+		if isLeader {
+			return readFinal
+		}
+		return readLeader
+	case apierr.ReasonNotLeader:
+		nl, _ := info.Err().(apierr.NotLeader)
+		r.f.cfg.Hints.NotLeader(up.ID(), nl.Leader, nl.Address, nl.Term)
+		return readElsewhere
+	case apierr.ReasonDraining, apierr.ReasonOverloaded:
+		return readElsewhere
+	}
+	if ok {
+		return readFinal
+	}
+	if errors.Is(err, errBroken) {
+		return readElsewhere // a node may close its streams at will
+	}
+	switch info.Code {
+	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
+		return readFinal
+	}
+	r.f.cfg.Hints.Failed(up.ID(), err)
+	return readElsewhere
+}
+
+// each tries nodes with call until one answers, one's error is the client's, or
+// ctx ends.
+func (r *reader) each(ctx context.Context, call func(ctx context.Context, up route.Upstream, isLeader bool) error) error {
+	var last error
+	for tries := 0; ; {
+		up, isLeader, err := r.next()
+		if err != nil {
+			if err := r.rest(ctx); err != nil {
+				return readError(ctx, err, last)
+			}
+			continue
+		}
+		if tries++; tries > 1 {
+			r.f.metrics.readRetries.Inc()
+		}
+		try, cancel := context.WithTimeout(ctx, r.f.cfg.AttemptTimeout)
+		release := up.Acquire()
+		err = call(try, up, isLeader)
+		release()
+		cancel()
+		if err == nil {
+			r.f.budget.done(1)
+			return nil
+		}
+		if ctx.Err() != nil {
+			return readError(ctx, context.Cause(ctx), last)
+		}
+		last = err
+		switch r.judge(up, isLeader, err) {
+		case readFinal:
+			return refusal(err)
+		case readLeader:
+			r.leaderOnly = true
+		}
+		r.skip = append(r.skip, up.ID())
+	}
+}
+
+// readError is what a client whose read ran out of time is told: what the last node
+// said, when that was one of ours, or that nobody could be asked.
+func readError(ctx context.Context, err, last error) error {
+	if errors.Is(err, context.Canceled) {
+		return status.FromContextError(err).Err()
+	}
+	if info, ok := apierr.From(last); ok {
+		return info.Err()
+	}
+	if _, ok := apierr.From(err); ok {
+		return err
+	}
+	return apierr.NotSent{}
+}
+
+// bounded is ctx with the time a unary read may take: a little less than the
+// client's, and never more than the hold timeout.
+func (f *Forwarder) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	left := f.cfg.HoldTimeout
+	if dl, ok := ctx.Deadline(); ok {
+		left = min(left, shorten(time.Until(dl)))
+	}
+	return context.WithTimeout(ctx, left)
+}
+
+// upstream is ctx for a call to a node: it says for whom, and nothing else of what
+// the client sent.
+func upstream(ctx context.Context, principal string) context.Context {
+	return metadata.NewOutgoingContext(ctx, metadata.Pairs(mdPrincipal, headerSafe(principal)))
+}
+
+// readPosition is the position a read has to see: the session's, and what the
+// client sent along. A session of unknown past asks the leader first.
+func (f *Forwarder) readPosition(ctx context.Context, principal string) (s *session, position uint64, own bool, err error) {
+	s, own, err = f.sessionOf(ctx, principal)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	sent, ok, err := f.clientPosition(ctx)
+	if err != nil {
+		return nil, 0, false, err
+	}
+	if !s.known.Load() && !(ok && own) {
+		f.metrics.sessionAsks.Inc()
+		r := f.reader(ctx)
+		r.leaderOnly = true
+		err := r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
+			resp, err := nodev1.NewNodeClient(up.Conn()).Offsets(ctx, &nodev1.OffsetsRequest{})
+			if err == nil {
+				s.advance(resp.GetVisible())
+			}
+			return err
+		})
+		if err != nil {
+			return nil, 0, false, err
+		}
+		s.known.Store(true)
+	}
+	return s, max(s.position.Load(), sent), own, nil
+}
+
+// confirm takes note that the log is readable up to position, which the session has
+// now seen. asked is the position its client sent along, which is proven by then.
+func (s *session) confirm(position uint64, own bool, asked uint64) {
+	s.advance(position)
+	if own {
+		s.advance(asked)
+		s.known.Store(true)
+	}
+}
+
+func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any, error) {
+	ctx, cancel := f.bounded(ctx)
+	defer cancel()
+	principal, err := f.cfg.Principal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s, position, own, err := f.readPosition(ctx, principal)
+	if err != nil {
+		return nil, err
+	}
+	offset := req.GetOffset()
+	wait := waitForPosition
+	if offset >= position {
+		wait = waitAtEnd
+	}
+	fetch := &nodev1.FetchRequest{
+		Offset: offset, MinPosition: position, MaxBytes: 1, WaitMs: uint32(wait.Milliseconds()),
+	}
+	var reply *encodedMessage
+	err = f.reader(ctx).each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
+		var m message
+		err := up.Conn().Invoke(ctx, nodev1.Node_Fetch_FullMethodName, fetch, &m, grpc.ForceCodecV2(f.codec))
+		if err != nil {
+			return err
+		}
+		defer m.free()
+		rec, err := recordAt(m.bytes(), offset)
+		if err != nil {
+			f.log.Error("a node answered a fetch wrongly", "node", up.ID(), "offset", offset, "err", err)
+			return err
+		}
+		b := appendConsume(make([]byte, 0, consumeLen(len(rec), offset)), rec, offset)
+		reply = &encodedMessage{data: mem.BufferSlice{mem.SliceBuffer(b)}}
+		return nil
+	})
+	if err != nil {
+		if info, _ := apierr.From(err); info.Reason == apierr.ReasonOutOfRange {
+			if next, ok := info.Uint(apierr.KeyNext); ok {
+				s.confirm(next, own, min(position, next))
+			}
+		}
+		return nil, err
+	}
+	s.confirm(offset+1, own, position)
+	f.setPosition(ctx, s)
+	return reply, nil
+}
