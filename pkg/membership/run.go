@@ -1,0 +1,132 @@
+package membership
+
+import (
+	"context"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+// How long Run waits between two rounds of joining.
+const (
+	joinBackoffMin = 200 * time.Millisecond
+	joinBackoffMax = 10 * time.Second
+)
+
+// Run keeps Members current, joins the configured addresses, again when we are
+// alone, and says our tags. It ends when ctx does or Close is called, with nil;
+// with a *ConflictError when gossip ended by itself. Gossip goes on being
+// answered until Close. Run is called once.
+func (g *Gossip) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	// Both block on the network where no context reaches, so Close, which can
+	// end that, waits for them instead of us.
+	for _, work := range []func(context.Context){g.keepJoined, g.keepTagged} {
+		if !g.begin() {
+			return nil
+		}
+		go func() {
+			defer g.worker.Done()
+			work(ctx)
+		}()
+	}
+	g.refresh()
+	for {
+		select {
+		case <-g.dirty:
+			g.refresh()
+		case <-g.serf.ShutdownCh():
+			select {
+			case <-g.closing:
+				return nil
+			default:
+				return &ConflictError{ID: g.id}
+			}
+		case <-g.closing:
+			return nil
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// keepJoined contacts every address until it has answered once. One answer is
+// not enough: it may be our own, or that of another newcomer. When nobody else
+// is alive, all are tried again.
+func (g *Gossip) keepJoined(ctx context.Context) {
+	if len(g.retryJoin) == 0 {
+		return
+	}
+	pending := slices.Clone(g.retryJoin)
+	company := false // somebody else was alive at the last look
+	backoff := joinBackoffMin
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+		case <-g.closing:
+			return
+		case <-ctx.Done():
+			return
+		}
+		if !g.othersAlive() {
+			pending = slices.Clone(g.retryJoin)
+			if company {
+				g.log.Warn("no other member is alive, joining again", "addresses", g.retryJoin)
+				company, backoff = false, joinBackoffMin
+			}
+		}
+		pending = slices.DeleteFunc(pending, func(addr string) bool {
+			if ctx.Err() != nil {
+				return false
+			}
+			_, err := g.serf.Join([]string{addr}, true)
+			if err != nil {
+				g.metrics.joinFailures.Inc()
+				g.log.Debug("join failed", "address", addr, "err", err)
+			}
+			return err == nil
+		})
+		switch {
+		case g.othersAlive():
+			company = true
+		case backoff == joinBackoffMin:
+			g.log.Info("no other member yet, still joining", "addresses", g.retryJoin)
+		}
+		// With nothing pending this looks, now and then, whether we are alone.
+		backoff = min(2*backoff, joinBackoffMax)
+		timer.Reset(backoff/2 + rand.N(backoff/2))
+	}
+}
+
+// keepTagged is the only caller of Serf's SetTags, which blocks until the change
+// has been gossiped, for up to five seconds.
+func (g *Gossip) keepTagged(ctx context.Context) {
+	for {
+		select {
+		case <-g.retag:
+		case <-g.closing:
+			return
+		case <-ctx.Done():
+			return
+		}
+		want := *g.wanted.Load()
+		if want == g.said {
+			continue
+		}
+		tags, err := encodeTags(g.role, want)
+		if err != nil {
+			g.log.Error("gossip tags kept as they are", "err", err)
+			continue
+		}
+		// Its error is that the change was not confirmed as sent in time. The
+		// change has been made all the same, and travels with the next exchange.
+		if err := g.serf.SetTags(tags); err != nil {
+			g.log.Warn("gossip tags are slow to spread", "err", err)
+		}
+		g.said = want
+		signal(g.dirty)
+	}
+}

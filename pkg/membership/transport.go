@@ -1,0 +1,100 @@
+package membership
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+// transport is memberlist's own, with connections that end when gossip does:
+// its dials and exchanges would otherwise hold Close for up to ten seconds.
+type transport struct {
+	*memberlist.NetTransport
+	ctx    context.Context // ends the dials; a field because memberlist's interface has none
+	cancel context.CancelFunc
+
+	mu    sync.Mutex
+	open  map[net.Conn]struct{} // dialled and not yet closed; guarded by mu
+	ended bool                  // guarded by mu; once true, open stays empty
+}
+
+// listen binds TCP and UDP on the same port. For port 0 the kernel picks one
+// for TCP that may be taken for UDP, so that is tried a few times.
+func listen(ip net.IP, port int, logger *log.Logger) (*transport, error) {
+	tries := 1
+	if port == 0 {
+		tries = 10
+	}
+	var err error
+	for range tries {
+		var nt *memberlist.NetTransport
+		nt, err = memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+			BindAddrs: []string{ip.String()}, BindPort: port, Logger: logger,
+		})
+		if err == nil {
+			ctx, cancel := context.WithCancel(context.Background())
+			return &transport{NetTransport: nt, ctx: ctx, cancel: cancel, open: map[net.Conn]struct{}{}}, nil
+		}
+		if !strings.Contains(err.Error(), "address already in use") {
+			break
+		}
+	}
+	return nil, err
+}
+
+func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
+	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
+}
+
+func (t *transport) DialAddressTimeout(a memberlist.Address, timeout time.Duration) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: timeout}
+	conn, err := dialer.DialContext(t.ctx, "tcp", a.Addr)
+	if err != nil {
+		return nil, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended {
+		_ = conn.Close() // nobody has written to it
+		return nil, fmt.Errorf("dial %s: %w", a.Addr, net.ErrClosed)
+	}
+	c := &dialled{Conn: conn, t: t}
+	t.open[c] = struct{}{}
+	return c, nil
+}
+
+// end makes dials and exchanges in progress fail, and all later ones.
+func (t *transport) end() {
+	t.cancel()
+	t.mu.Lock()
+	open := t.open
+	t.open, t.ended = map[net.Conn]struct{}{}, true
+	t.mu.Unlock()
+	for c := range open {
+		_ = c.Close() // whoever uses it gets the error
+	}
+}
+
+func (t *transport) Shutdown() error {
+	t.end()
+	return t.NetTransport.Shutdown()
+}
+
+// dialled forgets itself when closed.
+type dialled struct {
+	net.Conn
+	t *transport
+}
+
+func (c *dialled) Close() error {
+	c.t.mu.Lock()
+	delete(c.t.open, c)
+	c.t.mu.Unlock()
+	return c.Conn.Close()
+}
