@@ -6,8 +6,10 @@ import (
 	"errors"
 	"flag"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -225,8 +227,19 @@ func TestServeRunsThenCloses(t *testing.T) {
 		done <- cli.Serve(ctx, cli.Env{Stdout: &out, Stderr: &errs}, "prog agent running!", []cli.Fact{{"Node ID", "n1"}}, p)
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(out.String(), "Node ID: n1\n") }, time.Minute, 10*time.Millisecond)
+	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
+	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "SIGHUP") }, time.Minute, 10*time.Millisecond)
 	cancel()
 	require.ErrorContains(t, <-done, "disk gone")
 	require.Equal(t, 1, p.closed)
 	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "Draining") }, time.Minute, 10*time.Millisecond)
+}
+
+func TestFirstSignalEndsTheContext(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
+		ctx, stop := cli.Signals(t.Context())
+		require.NoError(t, syscall.Kill(os.Getpid(), sig))
+		<-ctx.Done()
+		stop()
+	}
 }

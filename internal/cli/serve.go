@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 )
 
 // Process is what an agent command opened and now runs.
@@ -14,6 +17,7 @@ type Process interface {
 
 // Serve prints the facts, runs the process until it ends, and closes it.
 func Serve(ctx context.Context, env Env, title string, facts []Fact, p Process) error {
+	defer ignoreHangup(env)()
 	if err := WriteFacts(env.Stdout, title, facts); err != nil {
 		return errors.Join(err, p.Close())
 	}
@@ -22,4 +26,23 @@ func Serve(ctx context.Context, env Env, title string, facts []Fact, p Process) 
 	})
 	defer stop()
 	return errors.Join(p.Run(ctx), p.Close())
+}
+
+// ignoreHangup keeps SIGHUP, by which others are told to reload, from killing a
+// process that has nothing to reload. The returned function ends that.
+func ignoreHangup(env Env) func() {
+	hangups := make(chan os.Signal, 1) // 1: a second one that comes at once says nothing new
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() { // ends with the channel, and is waited for
+		defer close(done)
+		for range hangups {
+			fmt.Fprintln(env.Stderr, "==> SIGHUP: no setting can be changed while running; restart to apply the configuration")
+		}
+	}()
+	return func() {
+		signal.Stop(hangups)
+		close(hangups)
+		<-done
+	}
 }
