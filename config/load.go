@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -170,7 +171,8 @@ func (l *loader) flags(flags map[string]string, target reflect.Value) {
 // follows from the former.
 func (l *loader) verdict(invalid error) error {
 	problems := l.problems
-	if e, ok := invalid.(*Error); ok { //nolint:errorlint // Validate returns it bare
+	var e *Error
+	if errors.As(invalid, &e) {
 		for _, p := range e.Problems {
 			_, said := l.origins[p.Path]
 			if l.failed[p.Path] || l.partial && !said {

@@ -149,7 +149,7 @@ func TestGossipKeyFile(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, key, config.GossipKeyLen)
 
-	require.NoError(t, os.Chmod(c.GossipKeyFile, 0o644)) //nolint:gosec // the mode under test
+	require.NoError(t, os.Chmod(c.GossipKeyFile, 0o644))
 	_, err = c.GossipKeyBytes()
 	require.ErrorContains(t, err, "mode")
 

@@ -8,9 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/logd-io/logd/internal/cli"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 )
@@ -65,7 +62,7 @@ func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView
 		return nil, err
 	}
 	view, err := watch.Recv()
-	if status.Code(err) == codes.Unimplemented {
+	if cli.Code(err) == "Unimplemented" {
 		return nil, fmt.Errorf("%s is no node but a sidecar: give -address a node's (port 8400)", connect.Address)
 	}
 	if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/logd-io/logd/pkg/client"
@@ -43,7 +42,7 @@ func ConnectFlags(fs *flag.FlagSet, env Env, address string) *Connect {
 // TLS loads the files; nil without any, for plaintext.
 func (c *Connect) TLS() (*tls.Config, error) {
 	if c.CACert == "" && c.Cert == "" && c.Key == "" {
-		return nil, nil //nolint:nilnil // nil is plaintext, as in client.Dial
+		return nil, nil
 	}
 	if c.CACert == "" || c.Cert == "" || c.Key == "" {
 		return nil, Usagef("mutual TLS takes all of -ca-cert, -cert and -key (LOGD_CACERT, LOGD_CERT, LOGD_KEY)")
@@ -76,11 +75,16 @@ func Explain(err error) error {
 	if !ok {
 		return err
 	}
-	switch st.Code() {
-	case codes.Unavailable:
+	switch code := Code(err); code {
+	case "Unavailable":
 		return fmt.Errorf("%s (is it running, and is this the right -address and certificate?)", st.Message())
-	case codes.Unknown:
+	case "Unknown":
 		return errors.New(st.Message())
+	default:
+		return fmt.Errorf("%s: %s", code, st.Message())
 	}
-	return fmt.Errorf("%s: %s", st.Code(), st.Message())
 }
+
+// Code is gRPC's name for what kind of error came from a call, for a person; a
+// program decides by the reason that package apierr reads.
+func Code(err error) string { return status.Code(err).String() }

@@ -67,11 +67,11 @@ func (p *Producer) receive() {
 		res, err := p.stream.Recv()
 		p.mu.Lock()
 		switch {
-		case err == io.EOF && p.progress.Acked < p.progress.Sent: //nolint:errorlint // grpc returns it bare
+		case errors.Is(err, io.EOF) && p.progress.Acked < p.progress.Sent:
 			p.err = fmt.Errorf("the server ended the stream with %d records unanswered", p.progress.Sent-p.progress.Acked)
-		case err == io.EOF && !p.closed: //nolint:errorlint // grpc returns it bare
+		case errors.Is(err, io.EOF) && !p.closed:
 			p.err = errors.New("the server ended the stream")
-		case err == io.EOF: //nolint:errorlint // grpc returns it bare
+		case errors.Is(err, io.EOF): // all was answered
 		case err != nil:
 			p.err = err
 		case p.progress.Acked == p.progress.Sent:

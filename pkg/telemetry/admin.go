@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -59,13 +58,14 @@ func OpenAdmin(o AdminOptions) (*Admin, error) {
 			WriteTimeout:      30 * time.Second,
 			IdleTimeout:       2 * time.Minute,
 			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          httpLog(logger),
+			ErrorLog:          logger.StandardLogger(httpLogs()),
 		},
 	}, nil
 }
 
-func httpLog(logger hclog.Logger) *log.Logger {
-	return logger.StandardLogger(&hclog.StandardLoggerOptions{ForceLevel: hclog.Debug})
+// httpLogs is for what net/http would write to standard error.
+func httpLogs() *hclog.StandardLoggerOptions {
+	return &hclog.StandardLoggerOptions{ForceLevel: hclog.Debug}
 }
 
 // Addr is the address really bound.
@@ -117,7 +117,7 @@ func adminHandler(o AdminOptions, logger hclog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	if o.Gatherer != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
-			ErrorLog:            httpLog(logger),
+			ErrorLog:            logger.StandardLogger(httpLogs()),
 			ErrorHandling:       promhttp.ContinueOnError, // one bad collector does not hide the rest
 			MaxRequestsInFlight: 4,
 			Timeout:             20 * time.Second,
