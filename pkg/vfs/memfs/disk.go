@@ -17,6 +17,7 @@ type inode struct {
 	live    *content // what a process reads
 	durable *content // what was synced
 	pending []change // live is durable with these applied, in order
+	opens   int      // open files; 0 in a state that was replayed or crashed
 }
 
 type directory struct {
@@ -75,10 +76,16 @@ func (d *disk) apply(o op) {
 		d.inodes[o.inode] = &inode{live: newContent(), durable: newContent()}
 	case opChange:
 		n := d.inodes[o.inode]
+		if n == nil {
+			return // replayed: a file without a name, which nobody can read
+		}
 		n.live.apply(o.ch)
 		n.pending = append(n.pending, o.ch)
 	case opSync:
 		n := d.inodes[o.inode]
+		if n == nil {
+			return
+		}
 		for _, ch := range n.pending {
 			n.durable.apply(ch)
 		}
@@ -94,10 +101,37 @@ func (d *disk) apply(o op) {
 		dir.pending = append(dir.pending, o.re)
 	case opSyncDir:
 		dir := d.dirs[o.path]
+		unbound := false
 		for _, r := range dir.pending {
+			_, replaced := dir.durable[r.bind]
+			unbound = unbound || replaced || r.unbind != ""
 			r.apply(dir.durable)
 		}
 		dir.pending = nil
+		if unbound {
+			d.prune()
+		}
+	}
+}
+
+// prune forgets the inodes that nothing can lead to.
+func (d *disk) prune() {
+	named := map[uint64]bool{}
+	for _, dir := range d.dirs {
+		for _, id := range dir.live {
+			named[id] = true
+		}
+		for _, id := range dir.durable {
+			named[id] = true
+		}
+		for _, r := range dir.pending {
+			named[r.inode] = true
+		}
+	}
+	for id, n := range d.inodes {
+		if n.opens == 0 && !named[id] {
+			delete(d.inodes, id)
+		}
 	}
 }
 

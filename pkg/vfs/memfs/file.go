@@ -96,6 +96,7 @@ func (f *file) Close() error {
 		return err
 	}
 	f.closed = true
+	f.node.opens--
 	return nil
 }
 

@@ -140,7 +140,7 @@ func (f *FS) Create(name string) (vfs.File, error) {
 	f.last++
 	f.do(op{kind: opCreate, inode: f.last})
 	f.do(op{kind: opRebind, path: path.Dir(name), re: rebinding{bind: path.Base(name), inode: f.last}})
-	return &file{fs: f, node: f.disk.inodes[f.last], inode: f.last, name: name, write: true}, nil
+	return f.handle(f.last, name, true), nil
 }
 
 // Open implements [vfs.FS].
@@ -157,7 +157,13 @@ func (f *FS) open(name string, write bool) (vfs.File, error) {
 	if !ok {
 		return nil, pathError("open", name, fs.ErrNotExist)
 	}
-	return &file{fs: f, node: f.disk.inodes[id], inode: id, name: name, write: write}, nil
+	return f.handle(id, name, write), nil
+}
+
+func (f *FS) handle(id uint64, name string, write bool) *file {
+	n := f.disk.inodes[id]
+	n.opens++
+	return &file{fs: f, node: n, inode: id, name: name, write: write}
 }
 
 // Rename implements [vfs.FS]; both names must be in one directory.
@@ -294,6 +300,21 @@ func (f *FS) Corrupt(name string, place int64, mask byte) error {
 			c.write(b[:], place)
 		}
 	}
+	return nil
+}
+
+// MarkClean forgets the unsynced changes of name without undoing them, as a
+// kernel does after a failed fsync: a process goes on reading them, a later
+// sync succeeds, and a power loss undoes them all the same.
+func (f *FS) MarkClean(name string) error {
+	name = path.Clean(name)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id, ok := f.disk.lookup(name)
+	if !ok {
+		return pathError("mark clean", name, fs.ErrNotExist)
+	}
+	f.disk.inodes[id].pending = nil
 	return nil
 }
 
