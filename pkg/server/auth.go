@@ -1,0 +1,147 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
+
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/tlsconf"
+)
+
+// Request metadata the node reads.
+const (
+	metaPrincipal = "logd-original-principal" // from role proxy only
+	metaRequestID = "logd-request-id"
+)
+
+// maxPrincipal bounds what a proxy may claim in bytes.
+const maxPrincipal = 512
+
+// rolesOf says who may call a method. A method that is not here is refused to
+// everybody, so that one added to a .proto is closed until somebody decides.
+var rolesOf = map[string][]tlsconf.Role{
+	"/log.v1.Log/Produce":       {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/log.v1.Log/Consume":       {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/log.v1.Log/ConsumeStream": {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/log.v1.Log/ProduceStream": {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/log.v1.Log/GetServers":    {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/log.v1.Log/GetOffsets":    {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+
+	"/node.v1.Node/Append":             {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
+	"/node.v1.Node/Fetch":              {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
+	"/node.v1.Node/FetchStream":        {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
+	"/node.v1.Node/Offsets":            {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
+	"/node.v1.Node/WatchCluster":       {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
+	"/node.v1.Node/Stats":              {tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleAdmin},
+	"/node.v1.Node/Join":               {tlsconf.RoleStorage},
+	"/node.v1.Node/Promise":            {tlsconf.RoleStorage},
+	"/node.v1.Node/TransferLeadership": {tlsconf.RoleAdmin},
+	"/node.v1.Node/RemovePeer":         {tlsconf.RoleAdmin},
+}
+
+// openServices take every role: they tell nothing a certificate does not open.
+var openServices = []string{
+	"/grpc.health.v1.Health/",
+	"/grpc.reflection.v1.ServerReflection/",
+	"/grpc.reflection.v1alpha.ServerReflection/",
+}
+
+// caller is who a request is from, and for whom.
+type caller struct {
+	identity tlsconf.Identity
+	// principal is the client a proxy speaks for, and for everybody else the
+	// name in the certificate.
+	principal string
+}
+
+// owner identifies who a producer id belongs to: the principal together with
+// the certificate it came under.
+func (c caller) owner() uint64 {
+	h := sha256.New()
+	for _, s := range []string{c.principal, string(c.identity.Role), c.identity.Name} {
+		h.Write(binary.BigEndian.AppendUint32(nil, uint32(len(s))))
+		h.Write([]byte(s))
+	}
+	return binary.BigEndian.Uint64(h.Sum(nil))
+}
+
+type callerKey struct{}
+
+func callerOf(ctx context.Context) caller {
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c
+}
+
+// admit decides whether a request may go on, and says who it is from.
+func (s *Server) admit(ctx context.Context, method string) (context.Context, error) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return nil, apierr.Unauthenticated{Why: "no connection"}
+	}
+	info, ok := p.AuthInfo.(peerInfo)
+	if !ok {
+		return nil, apierr.Unauthenticated{Why: "no certificate"}
+	}
+	id := info.identity
+	who := caller{identity: id, principal: id.Name}
+	if claimed := metadata.ValueFromIncomingContext(ctx, metaPrincipal); len(claimed) > 0 {
+		switch {
+		case id.Role != tlsconf.RoleProxy:
+			return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: only a proxy speaks for others, %s is of role %s", metaPrincipal, id.Name, id.Role)}
+		case len(claimed) != 1 || claimed[0] == "" || len(claimed[0]) > maxPrincipal:
+			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": exactly one name is needed"}
+		}
+		who.principal = claimed[0]
+	}
+	if slices.ContainsFunc(openServices, func(prefix string) bool { return strings.HasPrefix(method, prefix) }) {
+		return context.WithValue(ctx, callerKey{}, who), nil
+	}
+	if !slices.Contains(rolesOf[method], id.Role) {
+		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: not for role %s (%s)", method, id.Role, id.Name)}
+	}
+	select {
+	case <-s.stopping:
+		return nil, apierr.Draining{}
+	default:
+	}
+	return context.WithValue(ctx, callerKey{}, who), nil
+}
+
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
+	ctx, err := s.admit(ctx, info.FullMethod)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := next(ctx, req)
+	if err != nil {
+		return nil, s.status(info.FullMethod, err)
+	}
+	return resp, nil
+}
+
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
+	ctx, err := s.admit(ss.Context(), info.FullMethod)
+	if err != nil {
+		return err
+	}
+	if err := next(srv, &callerStream{ServerStream: ss, ctx: ctx}); err != nil {
+		return s.status(info.FullMethod, err)
+	}
+	return nil
+}
+
+// callerStream is a stream whose context knows the caller.
+type callerStream struct {
+	grpc.ServerStream
+	ctx context.Context
+}
+
+func (s *callerStream) Context() context.Context { return s.ctx }

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"net"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/tlsconf"
+)
+
+// Defaults and limits.
+const (
+	// MaxRecordBytes is the largest record, key and headers included.
+	MaxRecordBytes = 1<<20 - 4<<10
+
+	defaultStreams   = 1000
+	defaultHandshake = 5 * time.Second
+	defaultAge       = time.Hour
+	defaultSend      = 30 * time.Second
+	defaultOffsets   = 250 * time.Millisecond
+
+	// ageGrace is how long calls on a connection past its age may still run.
+	ageGrace = time.Minute
+	// maxHeaderBytes bounds the header list of a request.
+	maxHeaderBytes = 16 << 10
+	// maxMessageBytes is more than the largest batch, so that a batch somewhat
+	// over its limit gets an answer that says so.
+	maxMessageBytes = 4 << 20
+)
+
+// Replica is what the services need of the replicated log.
+type Replica interface {
+	// Submit takes a batch in call order and does not wait for Raft.
+	Submit(b replica.Batch) (Pending, error)
+	WaitPosition(ctx context.Context, position uint64, bound time.Duration) error
+	View() replica.View
+	// Changes is closed at the next change of View.
+	Changes() <-chan struct{}
+	Stats() replica.Stats
+	AddNonvoter(ctx context.Context, id string) error
+	RemovePeer(ctx context.Context, id string) error
+	Transfer(ctx context.Context, target string) error
+}
+
+// Pending is a submitted batch. Result is valid once Done is closed.
+type Pending interface {
+	Done() <-chan struct{}
+	Result() (replica.Result, error)
+}
+
+// Log is the readable side, the half-open range [Lowest, Visible).
+type Log interface {
+	Visible() uint64
+	Lowest() uint64
+	// Wait blocks until off is readable.
+	Wait(ctx context.Context, off uint64) error
+	// Read gives whole batches, the first of which holds off.
+	Read(off uint64, maxBytes int) ([]commitlog.RecordBatch, error)
+	OffsetAt(unixNano int64) uint64
+}
+
+// Promises is the node's one promise about its cluster (package bootstrap).
+type Promises interface {
+	// Grant returns when the promise is on disk. An identical one is granted
+	// again; another is refused.
+	Grant(ctx context.Context, clusterID, initiator string, servers []string) error
+}
+
+// Config is what New needs. Zero limits mean the defaults.
+type Config struct {
+	NodeID  string
+	Version string
+
+	Replica  Replica
+	Log      Log
+	Promises Promises
+	TLS      *tlsconf.Source
+	// Addresses is host:port of a node's RPC listener, "" when unknown.
+	Addresses func(id string) string
+	// RaftConn takes over an authenticated logd-raft/1 connection from the
+	// holder of a storage certificate with that name. It must not block.
+	RaftConn func(conn net.Conn, name string)
+
+	MaxRecordBytes       int
+	MaxConcurrentStreams uint32        // a connection
+	HandshakeTimeout     time.Duration // TLS and HTTP/2 preface, each
+	ConnectionAge        time.Duration // ± 10 % jitter
+	SendTimeout          time.Duration // how long one message may wait for its receiver
+	OffsetsInterval      time.Duration // between views on WatchCluster when only offsets move
+
+	Logger     hclog.Logger          // nil: quiet
+	Registerer prometheus.Registerer // nil: no metrics
+}
+
+func (c *Config) fill() {
+	orInt(&c.MaxRecordBytes, MaxRecordBytes)
+	orInt(&c.MaxConcurrentStreams, defaultStreams)
+	orInt(&c.HandshakeTimeout, defaultHandshake)
+	orInt(&c.ConnectionAge, defaultAge)
+	orInt(&c.SendTimeout, defaultSend)
+	orInt(&c.OffsetsInterval, defaultOffsets)
+	if c.Logger == nil {
+		c.Logger = hclog.NewNullLogger()
+	}
+	if c.Addresses == nil {
+		c.Addresses = func(string) string { return "" }
+	}
+}
+
+func orInt[T int | uint32 | time.Duration](v *T, def T) {
+	if *v == 0 {
+		*v = def
+	}
+}

@@ -1,0 +1,84 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+)
+
+// consumeBytes is how much a ConsumeStream reads at a time.
+const consumeBytes = 256 << 10
+
+// consume answers Log.Consume.
+func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
+	var req logv1.ConsumeRequest
+	if err := proto.Unmarshal(in, &req); err != nil {
+		return nil, malformed("", err)
+	}
+	off := req.GetOffset()
+	if err := s.readable(ctx, off, defaultWait, false); err != nil {
+		return nil, err
+	}
+	batches, err := s.read(off, 1)
+	if err != nil {
+		return nil, err
+	}
+	rec, _, err := splitRecord(batches[0].records)
+	if err != nil {
+		return nil, err
+	}
+	return consumeResponse(rec, off), nil
+}
+
+// consumeStream answers Log.ConsumeStream.
+func (s *Server) consumeStream(stream grpc.ServerStream) error {
+	in := new(frame)
+	if err := stream.RecvMsg(in); err != nil {
+		return err
+	}
+	var req logv1.ConsumeRequest
+	if err := in.decode(&req); err != nil {
+		return err
+	}
+	return s.tail(stream, func(ctx context.Context, snd *sender) error {
+		off := req.GetOffset()
+		if err := s.tailable(ctx, off, defaultWait); err != nil {
+			return err
+		}
+		for {
+			if err := s.log.Wait(ctx, off); err != nil {
+				return err
+			}
+			batches, err := s.read(off, consumeBytes)
+			if err != nil {
+				return err
+			}
+			for _, b := range batches {
+				if err := sendRecords(ctx, snd, b); err != nil {
+					return err
+				}
+				off = b.next()
+			}
+		}
+	})
+}
+
+func sendRecords(ctx context.Context, snd *sender, b wireBatch) error {
+	for off, records := b.first, b.records; off < b.next(); off++ {
+		rec, rest, err := splitRecord(records)
+		if err != nil {
+			return err
+		}
+		if err := snd.send(consumeResponse(rec, off)); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		records = rest
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+)
+
+const (
+	defaultFetchBytes = 1 << 20
+	// maxFetchBytes keeps a response below the 4 MiB gRPC clients take.
+	maxFetchBytes    = 3 << 20
+	defaultHeartbeat = 250 * time.Millisecond
+	minHeartbeat     = 10 * time.Millisecond
+)
+
+func fetchBytes(asked uint32) int {
+	if asked == 0 {
+		return defaultFetchBytes
+	}
+	return int(min(asked, maxFetchBytes))
+}
+
+// fetch answers Node.Fetch.
+func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
+	var req nodev1.FetchRequest
+	if err := proto.Unmarshal(in, &req); err != nil {
+		return nil, malformed("", err)
+	}
+	left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.readable(ctx, req.GetOffset(), left, true); err != nil {
+		return nil, err
+	}
+	return s.fetched(req.GetOffset(), fetchBytes(req.GetMaxBytes()))
+}
+
+func (s *Server) fetched(off uint64, limit int) (*frame, error) {
+	batches, err := s.read(off, limit)
+	if err != nil {
+		return nil, err
+	}
+	return fetchResponse(batches, s.log.Visible(), s.log.Lowest()), nil
+}
+
+// fetchStream answers Node.FetchStream.
+func (s *Server) fetchStream(stream grpc.ServerStream) error {
+	in := new(frame)
+	if err := stream.RecvMsg(in); err != nil {
+		return err
+	}
+	var req nodev1.FetchRequest
+	if err := in.decode(&req); err != nil {
+		return err
+	}
+	heartbeat := defaultHeartbeat
+	if ms := req.GetHeartbeatMs(); ms != 0 {
+		heartbeat = min(max(time.Duration(ms)*time.Millisecond, minHeartbeat), maxWait)
+	}
+	limit := fetchBytes(req.GetMaxBytes())
+	return s.tail(stream, func(ctx context.Context, snd *sender) error {
+		left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
+		if err != nil {
+			return err
+		}
+		off := req.GetOffset()
+		if err := s.tailable(ctx, off, left); err != nil {
+			return err
+		}
+		for {
+			if off >= s.log.Visible() {
+				if err := s.waitFor(ctx, off, heartbeat); err != nil {
+					return err
+				}
+			}
+			visible, lowest := s.log.Visible(), s.log.Lowest()
+			var batches []wireBatch
+			if off < visible {
+				if batches, err = s.read(off, limit); err != nil {
+					return err
+				}
+				off = batches[len(batches)-1].next()
+				visible = max(visible, off)
+			}
+			if err := snd.send(fetchResponse(batches, visible, lowest)); err != nil {
+				return err
+			}
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
+		}
+	})
+}
+
+// tail runs a stream that reads: headers go out at once, and its context is
+// cancelled with DRAINING when the server stops, after the message under way.
+func (s *Server) tail(stream grpc.ServerStream, work func(context.Context, *sender) error) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(errEnded)
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	snd := &sender{stream: stream}
+	return s.supervise(snd, func() { cancel(apierr.Draining{}) }, func() error {
+		err := work(ctx, snd)
+		if errors.Is(err, context.Canceled) {
+			return context.Cause(ctx)
+		}
+		return err
+	})
+}

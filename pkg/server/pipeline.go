@@ -1,0 +1,142 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/replica"
+)
+
+// submitted is a batch of a stream on its way through Raft, or, with err, the end
+// of the stream: io.EOF for a clean one.
+type submitted struct {
+	seq     uint64 // what the stream calls the batch
+	count   uint32
+	pending Pending
+	err     error
+}
+
+// pipeline is an ordered stream of batches: one goroutine receives and submits
+// them, another acknowledges them, in the order they came.
+type pipeline struct {
+	// submit hands one received message to the replica. It does not wait.
+	submit func(in []byte) (submitted, error)
+	// ack is the acknowledgement of a batch.
+	ack func(b submitted, r replica.Result) *frame
+
+	// slots holds a token for every batch submitted and not acknowledged, so its
+	// capacity bounds what one stream has in flight.
+	slots chan struct{}
+
+	mu    sync.Mutex
+	ended bool           // guarded by mu; once true, nothing is submitted or queued
+	queue chan submitted // a slot each, and one for the end: sending never blocks
+}
+
+func newPipeline(window int, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
+	return &pipeline{
+		submit: submit, ack: ack,
+		slots: make(chan struct{}, window),
+		queue: make(chan submitted, window+1),
+	}
+}
+
+// run ends with the stream: nil after the client closed its side and everything
+// is acknowledged, otherwise why.
+func (p *pipeline) run(s *Server, stream grpc.ServerStream) error {
+	ctx, cancel := context.WithCancelCause(stream.Context())
+	defer cancel(errEnded)
+	if err := stream.SendHeader(nil); err != nil {
+		return err
+	}
+	s.helpers.Go(func() { p.receive(ctx, stream) })
+	snd := &sender{stream: stream}
+	return s.supervise(snd, func() { p.end(apierr.Draining{}) }, func() error { return p.acknowledge(ctx, snd) })
+}
+
+func (p *pipeline) receive(ctx context.Context, stream grpc.ServerStream) {
+	for {
+		select {
+		case p.slots <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		in := new(frame)
+		if err := stream.RecvMsg(in); err != nil {
+			p.end(err)
+			return
+		}
+		if !p.take(in.in) {
+			return
+		}
+	}
+}
+
+// take submits and queues under one lock, so that nothing is submitted behind
+// the end of the stream. It says whether the stream goes on.
+func (p *pipeline) take(in []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
+	b, err := p.submit(in)
+	if err != nil {
+		p.endLocked(err)
+		return false
+	}
+	p.queue <- b
+	return true
+}
+
+func (p *pipeline) end(err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.endLocked(err)
+}
+
+func (p *pipeline) endLocked(err error) {
+	if p.ended {
+		return
+	}
+	p.ended = true
+	p.queue <- submitted{err: err}
+}
+
+func (p *pipeline) acknowledge(ctx context.Context, snd *sender) error {
+	for {
+		var b submitted
+		select {
+		case b = <-p.queue:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		if errors.Is(b.err, io.EOF) {
+			return nil
+		}
+		if b.err != nil {
+			return b.err
+		}
+		select {
+		case <-b.pending.Done():
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		r, err := b.pending.Result()
+		if err != nil {
+			// What was submitted behind it is not acknowledged either: its outcome
+			// is unknown to the client, and a sequence settles it.
+			p.end(err)
+			return err
+		}
+		if err := snd.send(p.ack(b, r)); err != nil {
+			return err
+		}
+		<-p.slots
+	}
+}

@@ -1,0 +1,124 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/replica"
+)
+
+const (
+	// produceWindow is how many records of a ProduceStream may be unacknowledged.
+	produceWindow = 256
+	// appendWindow is how many batches of an Append stream may be. A proxy keeps
+	// to five.
+	appendWindow = 16
+	// maxRequestID bounds logd-request-id in bytes.
+	maxRequestID = 512
+)
+
+// one makes a batch of the single record in a ProduceRequest.
+func (s *Server) one(in []byte) (replica.Batch, error) {
+	rec, err := produceRecord(in)
+	if err != nil {
+		return replica.Batch{}, err
+	}
+	f, err := inspect(rec, s.cfg.MaxRecordBytes)
+	if err != nil {
+		return replica.Batch{}, malformed("record", err)
+	}
+	now := time.Now().UnixNano()
+	buf := make([]byte, 0, len(rec)+stampBytes+protowire.SizeVarint(uint64(len(rec))))
+	return replica.Batch{Count: 1, Records: appendStored(buf, rec, f, now), Timestamp: now}, nil
+}
+
+// requestKey is the hash of the principal and its request id; zero without one.
+func requestKey(ctx context.Context) (key [16]byte, err error) {
+	ids := metadata.ValueFromIncomingContext(ctx, metaRequestID)
+	if len(ids) == 0 {
+		return key, nil
+	}
+	if len(ids) != 1 || ids[0] == "" || len(ids[0]) > maxRequestID {
+		return key, apierr.Invalid{Field: metaRequestID, Why: fmt.Sprintf("exactly one, of 1 to %d bytes", maxRequestID)}
+	}
+	principal := callerOf(ctx).principal
+	h := sha256.New()
+	fmt.Fprintf(h, "%d:%s", len(principal), principal)
+	h.Write([]byte(ids[0]))
+	copy(key[:], h.Sum(nil))
+	return key, nil
+}
+
+// produce answers Log.Produce.
+func (s *Server) produce(ctx context.Context, in []byte) (*frame, error) {
+	batch, err := s.one(in)
+	if err != nil {
+		return nil, err
+	}
+	if batch.Key, err = requestKey(ctx); err != nil {
+		return nil, err
+	}
+	p, err := s.replica.Submit(batch)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		return nil, apierr.OutcomeUnknown{}
+	}
+	r, err := p.Result()
+	if err != nil {
+		return nil, err
+	}
+	return produceResponse(r.FirstOffset), nil
+}
+
+// produceStream answers Log.ProduceStream. A request id on a stream would name
+// all of its records, so it is refused.
+func (s *Server) produceStream(stream grpc.ServerStream) error {
+	if len(metadata.ValueFromIncomingContext(stream.Context(), metaRequestID)) > 0 {
+		return apierr.Invalid{Field: metaRequestID, Why: "names one record; a stream has many"}
+	}
+	return newPipeline(produceWindow, func(in []byte) (submitted, error) {
+		batch, err := s.one(in)
+		if err != nil {
+			return submitted{}, err
+		}
+		p, err := s.replica.Submit(batch)
+		return submitted{count: 1, pending: p}, err
+	}, func(_ submitted, r replica.Result) *frame {
+		return produceResponse(r.FirstOffset)
+	}).run(s, stream)
+}
+
+// appendStream answers Node.Append. Whose producer ids these are is settled when
+// the stream opens.
+func (s *Server) appendStream(stream grpc.ServerStream) error {
+	owner := callerOf(stream.Context()).owner()
+	return newPipeline(appendWindow, func(in []byte) (submitted, error) {
+		r, err := parseAppend(in)
+		if err != nil {
+			return submitted{}, err
+		}
+		now := time.Now().UnixNano()
+		records, err := storedBatch(r.records, r.count, s.cfg.MaxRecordBytes, now)
+		if err != nil {
+			return submitted{}, err
+		}
+		p, err := s.replica.Submit(replica.Batch{
+			Producer: r.producer, Owner: owner, Epoch: r.epoch, FirstSeq: r.firstSeq,
+			Count: r.count, Key: r.key, Records: records, Timestamp: now,
+		})
+		return submitted{seq: r.firstSeq, count: r.count, pending: p}, err
+	}, func(b submitted, r replica.Result) *frame {
+		return appendResponse(b.seq, r.FirstOffset, b.count, r.Duplicate)
+	}).run(s, stream)
+}

@@ -1,0 +1,156 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/commitlog"
+)
+
+const (
+	defaultWait = 50 * time.Millisecond
+	// maxWait bounds what a request may ask for.
+	maxWait = 30 * time.Second
+)
+
+// wireBatch is a batch as it is sent: count stored records from first on.
+type wireBatch struct {
+	first   uint64
+	count   uint32
+	records []byte
+}
+
+func (b wireBatch) next() uint64 { return b.first + uint64(b.count) }
+
+// read gives batches from exactly off on, together at most limit bytes unless the
+// first alone is larger.
+func (s *Server) read(off uint64, limit int) ([]wireBatch, error) {
+	got, err := s.log.Read(off, limit)
+	if err != nil {
+		return nil, err
+	}
+	batches := make([]wireBatch, 0, len(got))
+	size := 0
+	for _, g := range got {
+		b, err := from(g, off)
+		if err != nil {
+			return nil, err
+		}
+		if size += len(b.records); len(batches) > 0 && size > limit {
+			break
+		}
+		if len(batches) > 0 && b.first != batches[len(batches)-1].next() {
+			return nil, fmt.Errorf("read from %d: batch at %d does not follow %d", off, b.first, batches[len(batches)-1].next())
+		}
+		batches = append(batches, b)
+	}
+	if len(batches) == 0 {
+		return nil, fmt.Errorf("read from %d: no batch", off)
+	}
+	return batches, nil
+}
+
+// from is what the batch holds from off on.
+func from(g commitlog.RecordBatch, off uint64) (wireBatch, error) {
+	b := wireBatch{first: g.FirstOffset, count: g.Count, records: g.Records}
+	for b.first < off && b.count > 0 {
+		_, rest, err := splitRecord(b.records)
+		if err != nil {
+			return b, err
+		}
+		b.first, b.count, b.records = b.first+1, b.count-1, rest
+	}
+	if b.count == 0 {
+		return b, fmt.Errorf("batch at %d ends before %d", g.FirstOffset, off)
+	}
+	return b, nil
+}
+
+// errBound ends a wait that took as long as it may.
+var errBound = errors.New("waited long enough")
+
+// waitFor waits until off is readable, at most for the bound. It does not tell
+// which of the two happened.
+func (s *Server) waitFor(ctx context.Context, off uint64, bound time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, bound, errBound)
+	defer cancel()
+	err := s.log.Wait(ctx, off)
+	if errors.Is(err, errBound) || errors.Is(err, context.DeadlineExceeded) && errors.Is(context.Cause(ctx), errBound) {
+		return nil
+	}
+	return err
+}
+
+// beyond is the verdict on an offset that is not readable here. Only a leader
+// that has applied an entry of its own term knows that it does not exist; on
+// another node the log may just not have come that far.
+func (s *Server) beyond(off uint64) error {
+	next := s.log.Visible()
+	if s.replica.View().IsLeader {
+		return apierr.OutOfRange{Offset: off, Lowest: s.log.Lowest(), Next: next}
+	}
+	return apierr.Behind{Visible: next}
+}
+
+// position waits until this node's log is readable up to min, and gives what is
+// left of the bound.
+func (s *Server) position(ctx context.Context, min uint64, bound time.Duration) (time.Duration, error) {
+	if min == 0 || min <= s.log.Visible() {
+		return bound, nil
+	}
+	began := time.Now()
+	if err := s.replica.WaitPosition(ctx, min, bound); err != nil {
+		return 0, err
+	}
+	return max(0, bound-time.Since(began)), nil
+}
+
+// readable waits until off can be read, as a single read wants it: at the end of
+// the log a leader's verdict is immediate when patient is false.
+func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, patient bool) error {
+	next := s.log.Visible()
+	if off < next {
+		return nil
+	}
+	if s.replica.View().IsLeader && (off > next || !patient) {
+		if off < s.log.Visible() { // it came while we asked who leads
+			return nil
+		}
+		return s.beyond(off)
+	}
+	if err := s.waitFor(ctx, off, bound); err != nil {
+		return err
+	}
+	if off < s.log.Visible() {
+		return nil
+	}
+	return s.beyond(off)
+}
+
+// tailable waits until a stream may begin at off: off is in the log or is the
+// next one.
+func (s *Server) tailable(ctx context.Context, off uint64, bound time.Duration) error {
+	if off <= s.log.Visible() {
+		return nil
+	}
+	if !s.replica.View().IsLeader {
+		if err := s.waitFor(ctx, off-1, bound); err != nil {
+			return err
+		}
+	}
+	if off <= s.log.Visible() {
+		return nil
+	}
+	return s.beyond(off)
+}
+
+// waitOf is a request's wait_ms as a duration.
+func waitOf(ms uint32) time.Duration {
+	if ms == 0 {
+		return defaultWait
+	}
+	return min(time.Duration(ms)*time.Millisecond, maxWait)
+}

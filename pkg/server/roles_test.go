@@ -1,0 +1,178 @@
+package server_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/metadata"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
+	"google.golang.org/grpc/status"
+
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/tlsconf"
+)
+
+// Every method of both services, and who may call it. A new method fails this
+// test until it is put here.
+var mayCall = map[string]string{
+	"/log.v1.Log/Produce": "client proxy admin", "/log.v1.Log/Consume": "client proxy admin",
+	"/log.v1.Log/ConsumeStream": "client proxy admin", "/log.v1.Log/ProduceStream": "client proxy admin",
+	"/log.v1.Log/GetServers": "client proxy admin", "/log.v1.Log/GetOffsets": "client proxy admin",
+	"/node.v1.Node/Append": "proxy storage admin", "/node.v1.Node/Fetch": "proxy storage admin",
+	"/node.v1.Node/FetchStream": "proxy storage admin", "/node.v1.Node/Offsets": "proxy storage admin",
+	"/node.v1.Node/WatchCluster": "proxy storage admin", "/node.v1.Node/Stats": "proxy storage admin",
+	"/node.v1.Node/Join": "storage", "/node.v1.Node/Promise": "storage",
+	"/node.v1.Node/TransferLeadership": "admin", "/node.v1.Node/RemovePeer": "admin",
+}
+
+func TestRolesPerMethod(t *testing.T) {
+	r := start(t)
+	all := map[string]bool{} // full method → streams
+	for _, sd := range []grpc.ServiceDesc{logv1.Log_ServiceDesc, nodev1.Node_ServiceDesc} {
+		for _, m := range sd.Methods {
+			all["/"+sd.ServiceName+"/"+m.MethodName] = false
+		}
+		for _, m := range sd.Streams {
+			all["/"+sd.ServiceName+"/"+m.StreamName] = true
+		}
+	}
+	require.Len(t, mayCall, len(all))
+	for _, role := range []tlsconf.Role{tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin} {
+		cc := r.dial(role, "x")
+		for method, streams := range all {
+			allowed := strings.Contains(mayCall[method], string(role))
+			ctx, cancel := context.WithCancel(ctxOf(t))
+			var err error
+			if streams {
+				var cs grpc.ClientStream
+				cs, err = cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
+				require.NoError(t, err)
+				require.NoError(t, cs.SendMsg(&nodev1.StatsRequest{}))
+				require.NoError(t, cs.CloseSend())
+				// Headers come at once from whoever is let in. An Append without a
+				// record is refused after them.
+				if md, herr := cs.Header(); herr != nil || md == nil {
+					var resp nodev1.StatsResponse
+					err = cs.RecvMsg(&resp)
+				}
+			} else {
+				err = cc.Invoke(ctx, method, &nodev1.StatsRequest{}, &nodev1.StatsResponse{})
+			}
+			if allowed {
+				require.NotEqual(t, codes.PermissionDenied, status.Code(err), "%s by %s: %v", method, role, err)
+			} else {
+				require.Equal(t, codes.PermissionDenied, status.Code(err), "%s by %s", method, role)
+			}
+			cancel()
+		}
+	}
+}
+
+func TestOnlyAProxySpeaksForOthers(t *testing.T) {
+	r := start(t)
+	as := metadata.AppendToOutgoingContext(ctxOf(t), "logd-original-principal", "alice")
+	for _, role := range []tlsconf.Role{tlsconf.RoleClient, tlsconf.RoleStorage, tlsconf.RoleAdmin} {
+		cc := r.dial(role, "x")
+		for _, method := range []string{"/log.v1.Log/GetOffsets", "/node.v1.Node/Stats", "/grpc.health.v1.Health/Check"} {
+			err := cc.Invoke(as, method, &nodev1.StatsRequest{}, &nodev1.StatsResponse{})
+			require.Equal(t, codes.PermissionDenied, status.Code(err), "%s by %s", method, role)
+		}
+		stream, err := nodev1.NewNodeClient(cc).Append(as)
+		require.NoError(t, err)
+		_, err = stream.Recv()
+		require.Equal(t, codes.PermissionDenied, status.Code(err))
+	}
+	two := metadata.AppendToOutgoingContext(as, "logd-original-principal", "bob")
+	_, err := r.proxy().Stats(two, &nodev1.StatsRequest{})
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "two principals")
+	_, err = r.proxy().Stats(as, &nodev1.StatsRequest{})
+	require.NoError(t, err)
+}
+
+func TestOwnerIsPrincipalAndCertificate(t *testing.T) {
+	r := start(t)
+	owner := func(proxy, principal string) uint64 {
+		ctx := ctxOf(t)
+		if principal != "" {
+			ctx = metadata.AppendToOutgoingContext(ctx, "logd-original-principal", principal)
+		}
+		stream, err := nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, proxy)).Append(ctx)
+		require.NoError(t, err)
+		require.NoError(t, stream.Send(&nodev1.AppendRequest{Count: 1, Records: []byte{0}}))
+		_, err = stream.Recv()
+		require.NoError(t, err)
+		return r.last().Owner
+	}
+	one := owner("p1", "alice")
+	require.Equal(t, one, owner("p1", "alice"))
+	require.NotEqual(t, one, owner("p2", "alice"), "another proxy")
+	require.NotEqual(t, one, owner("p1", "bob"), "another principal")
+	require.NotEqual(t, one, owner("p1", ""), "the proxy itself")
+}
+
+func TestRequestKeyBelongsToPrincipal(t *testing.T) {
+	r := start(t)
+	key := func(name, id string) [16]byte {
+		ctx := metadata.AppendToOutgoingContext(ctxOf(t), "logd-request-id", id)
+		_, err := logv1.NewLogClient(r.dial(tlsconf.RoleClient, name)).Produce(ctx, &logv1.ProduceRequest{})
+		require.NoError(t, err)
+		return r.last().Key
+	}
+	a := key("app", "1")
+	require.NotZero(t, a)
+	require.Equal(t, a, key("app", "1"))
+	require.NotEqual(t, a, key("app", "2"))
+	require.NotEqual(t, a, key("other", "1"))
+	_, err := r.client().Produce(metadata.AppendToOutgoingContext(ctxOf(t), "logd-request-id", ""), &logv1.ProduceRequest{})
+	require.Equal(t, apierr.ReasonInvalid, apierr.ReasonOf(err))
+}
+
+func TestHealthAndReflection(t *testing.T) {
+	r := start(t)
+	cc := r.dial(tlsconf.RoleClient, "grpcurl")
+	watch, err := healthv1.NewHealthClient(cc).Watch(ctxOf(t), &healthv1.HealthCheckRequest{Service: "log.v1.Log"})
+	require.NoError(t, err)
+	until := func(want healthv1.HealthCheckResponse_ServingStatus) {
+		for {
+			resp, err := watch.Recv()
+			require.NoError(t, err)
+			if resp.Status == want {
+				return
+			}
+		}
+	}
+	until(healthv1.HealthCheckResponse_SERVING)
+	r.follow()
+	v := r.View()
+	v.Ready = false
+	r.set(func(to *replica.View) { *to = v })
+	until(healthv1.HealthCheckResponse_NOT_SERVING)
+
+	s1, err := reflectionv1.NewServerReflectionClient(cc).ServerReflectionInfo(ctxOf(t))
+	require.NoError(t, err)
+	require.NoError(t, s1.Send(&reflectionv1.ServerReflectionRequest{
+		MessageRequest: &reflectionv1.ServerReflectionRequest_FileContainingSymbol{FileContainingSymbol: "log.v1.Log"}}))
+	got, err := s1.Recv()
+	require.NoError(t, err)
+	require.NotEmpty(t, got.GetFileDescriptorResponse().GetFileDescriptorProto())
+	s0, err := reflectionv1alpha.NewServerReflectionClient(cc).ServerReflectionInfo(ctxOf(t))
+	require.NoError(t, err)
+	require.NoError(t, s0.Send(&reflectionv1alpha.ServerReflectionRequest{
+		MessageRequest: &reflectionv1alpha.ServerReflectionRequest_ListServices{}}))
+	list, err := s0.Recv()
+	require.NoError(t, err)
+	var names []string
+	for _, s := range list.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
+	}
+	require.Subset(t, names, []string{"log.v1.Log", "node.v1.Node", "grpc.health.v1.Health"})
+}
