@@ -168,6 +168,9 @@ func (s *Store) HasState() bool {
 	return s.log.Last() > 0 || s.checks.newest() != nil || s.stable.term() > 1 || s.stable.voted()
 }
 
+// HasCheckpoint says whether there is a state to restore.
+func (s *Store) HasCheckpoint() bool { return s.checks.newest() != nil }
+
 // ForgetBootstrap undoes the term that an interrupted bootstrap left, so that it
 // can be done again. It does nothing to a store with state.
 func (s *Store) ForgetBootstrap() error {

@@ -45,14 +45,14 @@ type proposal struct {
 	groups  []int
 }
 
-func newBatcher(apply func([]byte) raft.ApplyFuture, notLead func() error, maxBytes int64, done chan struct{}, m *metrics) *batcher {
+func newBatcher(apply func([]byte) raft.ApplyFuture, notLead func() error, maxBytes int64, done, stop chan struct{}, m *metrics) *batcher {
 	return &batcher{
 		apply: apply, notLead: notLead, maxBytes: maxBytes, metrics: m,
 		work:   make(chan struct{}, 1),
 		slots:  make(chan struct{}, MaxEntriesInFlight),
 		flight: make(chan *proposal, MaxEntriesInFlight),
 		done:   done,
-		stop:   make(chan struct{}),
+		stop:   stop,
 	}
 }
 
@@ -248,7 +248,7 @@ func (pr *proposal) encode() []byte {
 		first := &group[0].batch
 		h := header{
 			producer: first.Producer, owner: first.Owner, epoch: first.Epoch,
-			firstSeq: first.FirstSeq, key: first.Key,
+			firstSeq: first.FirstSeq, key: first.Key, timestamp: first.Timestamp,
 		}
 		length := 0
 		for _, p := range group {

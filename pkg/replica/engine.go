@@ -58,6 +58,12 @@ func (r *Replica) startEngine() (err error) {
 	e.trans.open()
 	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
 	err = r.guard(func() (err error) {
+		if !r.store.HasCheckpoint() {
+			// Nothing will be restored: every entry is applied from the first on.
+			if err := log.Rewind(log.Start().Offset); err != nil {
+				return err
+			}
+		}
 		e.raft, err = raft.NewRaft(conf, e.fsm, r.store, r.store, snaps, e.trans)
 		return err
 	})
@@ -65,7 +71,7 @@ func (r *Replica) startEngine() (err error) {
 		return errors.Join(fmt.Errorf("start raft: %w", err), e.trans.Close())
 	}
 	e.batch = newBatcher(func(b []byte) raft.ApplyFuture { return e.raft.Apply(b, 0) },
-		e.notLeader, r.cfg.MaxInFlightBytes, e.done, r.metrics)
+		e.notLeader, r.cfg.MaxInFlightBytes, e.done, e.stop, r.metrics)
 	e.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
