@@ -203,10 +203,13 @@ func (l *Log) openSealed(f *offsetFile) error {
 	}
 	last, err := f.at(f.count - 1)
 	if err != nil {
-		return errDamagedIndex
+		return damaged(err)
 	}
 	head, err := f.at(0)
-	if err != nil || head.FirstOffset != f.first {
+	if err != nil {
+		return damaged(err)
+	}
+	if head.FirstOffset != f.first {
 		return errDamagedIndex
 	}
 	f.next, f.newest = last.next(), last.newest
@@ -215,6 +218,15 @@ func (l *Log) openSealed(f *offsetFile) error {
 
 // errDamagedIndex ends the usable part of the index.
 var errDamagedIndex = errors.New("damaged offset file")
+
+// damaged tells damage, which ends the index, from a disk that does not read.
+func damaged(err error) error {
+	var corrupt *CorruptError
+	if errors.As(err, &corrupt) {
+		return errDamagedIndex
+	}
+	return err
+}
 
 // mapFile maps a file that does not change any more, where the FS can.
 func (l *Log) mapFile(f *offsetFile) error {

@@ -142,7 +142,8 @@ func (l *Log) reset(s Start) error {
 
 // outlaw makes a start record durable under which no present file counts.
 func (l *Log) outlaw(s Start) (startRecord, error) {
-	if err := l.lowerDurable(durableEnd{index: s.Index, term: s.Term}); err != nil {
+	// Nothing is claimed while neither the old log nor the new counts for sure.
+	if err := l.lowerDurable(durableEnd{}); err != nil {
 		return startRecord{}, err
 	}
 	// A spare keeps its id, which is then below the floor.

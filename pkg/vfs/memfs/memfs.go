@@ -32,8 +32,10 @@ type FS struct {
 	locked map[string]bool // guarded by mu; gone after a crash
 	base   *disk           // the disk before journal; nil when not recording
 	ops    []op            // guarded by mu; grows only when recording
-	count  int             // operations so far; guarded by mu
-	syncs  int             // file syncs so far; guarded by mu
+	past   *disk           // the disk after pastN of ops; guarded by mu
+	pastN  int
+	count  int // operations so far; guarded by mu
+	syncs  int // file syncs so far; guarded by mu
 }
 
 var (
@@ -51,7 +53,7 @@ func NewRecording() *FS { return New().Record() }
 func (f *FS) Record() *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.base, f.ops, f.count = f.disk.clone(), nil, 0
+	f.base, f.ops, f.count, f.past = f.disk.clone(), nil, 0, nil
 	return f
 }
 
@@ -91,7 +93,7 @@ func (f *FS) CrashAt(n int, seed uint64) *FS {
 func (f *FS) KillAt(n int) *FS {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return &FS{disk: f.replay(n), last: f.last, locked: map[string]bool{}}
+	return &FS{disk: f.replay(n).clone(), last: f.last, locked: map[string]bool{}}
 }
 
 // Kill is KillAt now; it needs no recording.
@@ -101,15 +103,19 @@ func (f *FS) Kill() *FS {
 	return &FS{disk: f.disk.clone(), last: f.last, locked: map[string]bool{}}
 }
 
+// replay returns the disk after n recorded operations, not to be changed. One
+// who asks for them in order pays for each operation once.
 func (f *FS) replay(n int) *disk {
 	if f.base == nil || n > len(f.ops) {
 		panic(fmt.Sprintf("memfs: %d of %d operations were recorded", n, len(f.ops)))
 	}
-	d := f.base.clone()
-	for _, o := range f.ops[:n] {
-		d.apply(o)
+	if f.past == nil || f.pastN > n {
+		f.past, f.pastN = f.base.clone(), 0
 	}
-	return d
+	for ; f.pastN < n; f.pastN++ {
+		f.past.apply(f.ops[f.pastN])
+	}
+	return f.past
 }
 
 func crashed(d *disk, last, seed uint64) *FS {
