@@ -225,11 +225,6 @@ func set(v reflect.Value, value cty.Value) error {
 }
 
 func setNumber(v reflect.Value, n *big.Float, written string) error {
-	if v.Kind() == reflect.Float64 {
-		f, _ := n.Float64()
-		v.SetFloat(f)
-		return nil
-	}
 	i, accuracy := n.Int64()
 	if accuracy != big.Exact || i > math.MaxInt32 && v.Type() != sizeType {
 		return fmt.Errorf("%s is not a whole number in range", written)

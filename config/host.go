@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -37,7 +36,7 @@ func gossipKey(inline, file string) ([]byte, error) {
 		return nil, fmt.Errorf("gossip key: %w", err)
 	}
 	if open := info.Mode().Perm() & 0o027; open != 0 {
-		return nil, fmt.Errorf("gossip key: %s has mode %v: nobody but its owner may write it, and only owner and group read it", file, fs.FileMode(info.Mode().Perm()))
+		return nil, fmt.Errorf("gossip key: %s has mode %v: nobody but its owner may write it, and only owner and group read it", file, info.Mode().Perm())
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {

@@ -87,8 +87,7 @@ func TestProxyFile(t *testing.T) {
 	require.False(t, c.UsesGossip())
 	require.Equal(t, 3*time.Second, c.Produce.HoldTimeout)
 	require.Equal(t, 16*config.MiB, c.Produce.MaxHeldBytes)
-	require.InDelta(t, 0.25, c.Retry.Ratio, 0)
-	require.Equal(t, 5, c.Produce.Window)
+	require.Equal(t, 10_000, c.Produce.MaxHeld)
 }
 
 func TestPrecedence(t *testing.T) {

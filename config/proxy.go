@@ -26,7 +26,6 @@ type Proxy struct {
 
 	Produce Produce `hcl:"produce,block"`
 	Consume Consume `hcl:"consume,block"`
-	Retry   Retry   `hcl:"retry,block"`
 	Session Session `hcl:"session,block"`
 
 	// GetServers is who GetServers names: "proxy" (itself) or "cluster".
@@ -96,7 +95,6 @@ type Produce struct {
 	HoldTimeout  time.Duration `hcl:"hold_timeout,optional"` // without a leader, or the client's deadline when shorter
 	MaxHeld      int           `hcl:"max_held,optional"`
 	MaxHeldBytes Size          `hcl:"max_held_bytes,optional"`
-	Window       int           `hcl:"window,optional"` // unacknowledged batches on an append stream, 1 to 5
 }
 
 // Consume is how reads are spread.
@@ -106,19 +104,9 @@ type Consume struct {
 	MaxLag int `hcl:"max_lag,optional"`
 }
 
-// Retry is the budget of retries: each takes a token of Tokens, and each
-// request that succeeds gives Ratio of one back.
-type Retry struct {
-	Tokens int     `hcl:"tokens,optional"`
-	Ratio  float64 `hcl:"ratio,optional"`
-}
-
-// Session bounds what the proxy remembers for clients that name a session, and
-// how long a read may wait for a session's position.
+// Session bounds what the proxy remembers for clients that name a session.
 type Session struct {
-	IdleTimeout time.Duration `hcl:"idle_timeout,optional"`
-	MaxSessions int           `hcl:"max_sessions,optional"`
-	Wait        time.Duration `hcl:"wait,optional"` // at a follower, before another is asked
+	MaxSessions int `hcl:"max_sessions,optional"`
 }
 
 // DefaultProxy is a proxy's configuration before anything is said. It lacks
@@ -133,11 +121,9 @@ func DefaultProxy() Proxy {
 			HoldTimeout:  10 * time.Second,
 			MaxHeld:      10_000,
 			MaxHeldBytes: 64 * MiB,
-			Window:       5,
 		},
 		Consume:      Consume{Balance: "round_robin", MaxLag: 100_000},
-		Retry:        Retry{Tokens: 100, Ratio: 0.1},
-		Session:      Session{IdleTimeout: 10 * time.Minute, MaxSessions: 10_000, Wait: 50 * time.Millisecond},
+		Session:      Session{MaxSessions: 10_000},
 		GetServers:   "proxy",
 		DrainTimeout: 30 * time.Second,
 		LogLevel:     "info",

@@ -93,12 +93,9 @@ func TestValidateProxy(t *testing.T) {
 			c.Discovery = []config.Discovery{{Kind: "static", Nodes: []string{"host"}}}
 		}, "discovery.static.nodes"},
 		"serf with nodes": {func(c *config.Proxy) { c.Discovery = []config.Discovery{{Kind: "serf", Nodes: []string{"a:1"}}} }, "discovery.serf.nodes"},
-		"window":          {func(c *config.Proxy) { c.Produce.Window = 6 }, "produce.window"},
-		"no window":       {func(c *config.Proxy) { c.Produce.Window = 0 }, "produce.window"},
 		"policy":          {func(c *config.Proxy) { c.Consume.Balance = "random" }, "consume.balance"},
 		"get_servers":     {func(c *config.Proxy) { c.GetServers = "me" }, "get_servers"},
 		"principal":       {func(c *config.Proxy) { c.Principal = "a\nb" }, "principal"},
-		"ratio":           {func(c *config.Proxy) { c.Retry.Ratio = -1 }, "retry.ratio"},
 		"admin":           {func(c *config.Proxy) { c.Admin.Address = "8412" }, "admin.address"},
 	}
 	for name, tt := range tests {

@@ -82,7 +82,7 @@ func parseFrom(text string, follow bool) (start, error) {
 	return start{}, cli.Usagef("-from %q: earliest, latest, an offset, a time like 2006-01-02T15:04:05Z, or how long ago, like 10m", text)
 }
 
-func consume(ctx context.Context, c *client.Client, timeout time.Duration, at start, follow bool, limit uint64, print func(*logv1.Record) error) error {
+func consume(ctx context.Context, c *client.Client, timeout time.Duration, at start, follow bool, limit uint64, show func(*logv1.Record) error) error {
 	asking, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	log, err := c.Offsets(asking)
@@ -108,7 +108,7 @@ func consume(ctx context.Context, c *client.Client, timeout time.Duration, at st
 	if limit > 0 && to-min(from, to) > limit {
 		to = from + limit
 	}
-	return c.ConsumeRange(ctx, from, to, print)
+	return c.ConsumeRange(ctx, from, to, show)
 }
 
 // rangeError is an offset outside the log.

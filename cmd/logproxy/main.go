@@ -23,7 +23,9 @@ func run() int {
 
 func commands(build telemetry.Build) []cli.Command {
 	return []cli.Command{
+		agentCommand(build),
 		waitCommand(),
+		statusCommand(),
 		validateCommand(),
 		versionCommand(build),
 	}

@@ -5,10 +5,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
-	"strings"
 	"time"
 
 	"github.com/logd-io/logd/internal/cli"
@@ -27,55 +23,6 @@ func adminFlag(fs *flag.FlagSet, env cli.Env) *string {
 	return fs.String("admin", address, "`host:port` of the proxy's admin server. LOGPROXY_ADMIN_ADDRESS. Default: "+defaultAdmin)
 }
 
-// admin asks a proxy's admin server.
-type admin struct {
-	address string
-	client  http.Client
-}
-
-func newAdmin(address string) (*admin, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil || port == "" {
-		return nil, cli.Usagef("-admin %q: host:port", address)
-	}
-	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-		address = net.JoinHostPort("127.0.0.1", port) // where a server bound to everything is reached
-	}
-	return &admin{
-		address: address,
-		client:  http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second},
-	}, nil
-}
-
-// get answers the status and at most a mebibyte of the body.
-func (a *admin) get(ctx context.Context, path string) (int, string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+a.address+path, nil)
-	if err != nil {
-		return 0, "", err
-	}
-	res, err := a.client.Do(req)
-	if err != nil {
-		return 0, "", err
-	}
-	defer res.Body.Close()
-	body, err := io.ReadAll(io.LimitReader(res.Body, 1<<20))
-	return res.StatusCode, strings.TrimSpace(string(body)), err
-}
-
-// ready is nil when the proxy can serve, else why not.
-func (a *admin) ready(ctx context.Context) error {
-	code, body, err := a.get(ctx, "/readyz")
-	switch {
-	case err != nil:
-		return err
-	case code == http.StatusOK:
-		return nil
-	case code == http.StatusServiceUnavailable:
-		return errors.New(strings.ReplaceAll(body, "\n", "; "))
-	}
-	return fmt.Errorf("%s answers %d: is it a logproxy's admin server?", a.address, code)
-}
-
 // askPace is how often readiness is asked for: it is HTTP, which announces nothing.
 const askPace = 100 * time.Millisecond
 
@@ -89,7 +36,7 @@ not in time. For start-up probes and for scripts that start a proxy.`,
 			address := adminFlag(fs, env)
 			timeout := fs.Duration("timeout", time.Minute, "`duration` to wait at most; 0 asks once. Default: 1m")
 			return func(ctx context.Context, _ []string) error {
-				a, err := newAdmin(*address)
+				a, err := cli.NewAdmin(*address)
 				if err != nil {
 					return err
 				}
@@ -98,7 +45,7 @@ not in time. For start-up probes and for scripts that start a proxy.`,
 				tick := time.NewTicker(askPace)
 				defer tick.Stop()
 				for {
-					last := a.ready(ctx)
+					last := a.Ready(ctx)
 					if last == nil {
 						return nil
 					}

@@ -20,7 +20,3 @@ produce {
   hold_timeout   = "3s"
   max_held_bytes = "16MiB"
 }
-
-retry {
-  ratio = 0.25
-}
