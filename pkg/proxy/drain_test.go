@@ -24,7 +24,7 @@ func refuses(t *testing.T, addr string) {
 	testutil.Eventually(t, bound, func() error {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
-			return nil //nolint:nilerror // that is what is waited for
+			return nil // that is what is waited for
 		}
 		_ = conn.Close()
 		return status.Error(codes.Unavailable, "it still listens")

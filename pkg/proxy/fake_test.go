@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -158,7 +159,7 @@ func (n *node) unknown(_ any, ss grpc.ServerStream) error {
 		return echo()
 	case "/test.Other/EchoAll":
 		for {
-			if err := echo(); err == io.EOF {
+			if err := echo(); errors.Is(err, io.EOF) {
 				return nil
 			} else if err != nil {
 				return err

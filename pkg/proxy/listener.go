@@ -46,7 +46,7 @@ func listen(l config.Listener) (net.Listener, error) {
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	if err != nil || info.Mode()&fs.ModeSocket == 0 {
-		return nil //nolint:nilerror // nothing there, or nothing of ours
+		return nil //nolint:nilerr // nothing there, or nothing of ours
 	}
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err == nil {

@@ -8,9 +8,7 @@ import (
 
 	grpcproxy "github.com/mwitkow/grpc-proxy/proxy"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
-	"google.golang.org/grpc/status"
 
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/proxy/route"
@@ -63,13 +61,13 @@ func (p *passthrough) direct(ctx context.Context, method string) (context.Contex
 func allowed(method string) error {
 	m := methodPattern.FindStringSubmatch(method)
 	if m == nil {
-		return status.Errorf(codes.Unimplemented, "malformed method name %q", method)
+		return unknownMethod(method)
 	}
 	switch pkg, _, _ := strings.Cut(m[1], "."); pkg {
 	case "node":
-		return status.Errorf(codes.PermissionDenied, "%s is not for clients of a proxy", m[1])
+		return notForClients(m[1])
 	case "grpc":
-		return status.Errorf(codes.Unimplemented, "unknown method %s", method)
+		return unknownMethod(method)
 	}
 	return nil
 }

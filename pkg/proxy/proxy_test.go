@@ -204,16 +204,16 @@ func TestReflection(t *testing.T) {
 	require.NoError(t, err)
 	require.NotEmpty(t, a.GetFileDescriptorResponse().GetFileDescriptorProto())
 
-	alpha, err := reflv1alpha.NewServerReflectionClient(cc).ServerReflectionInfo(ctx) //nolint:staticcheck // old grpcurl asks it
+	alpha, err := reflv1alpha.NewServerReflectionClient(cc).ServerReflectionInfo(ctx)
 	require.NoError(t, err)
-	require.NoError(t, alpha.Send(&reflv1alpha.ServerReflectionRequest{ //nolint:staticcheck // as above
-		MessageRequest: &reflv1alpha.ServerReflectionRequest_ListServices{}, //nolint:staticcheck // as above
+	require.NoError(t, alpha.Send(&reflv1alpha.ServerReflectionRequest{
+		MessageRequest: &reflv1alpha.ServerReflectionRequest_ListServices{},
 	}))
 	b, err := alpha.Recv()
 	require.NoError(t, err)
 	var names []string
-	for _, s := range b.GetListServicesResponse().GetService() { //nolint:staticcheck // as above
-		names = append(names, s.GetName()) //nolint:staticcheck // as above
+	for _, s := range b.GetListServicesResponse().GetService() {
+		names = append(names, s.GetName())
 	}
 	require.Contains(t, names, "log.v1.Log")
 	require.NotContains(t, names, "node.v1.Node")

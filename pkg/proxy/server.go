@@ -7,16 +7,15 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
-	"google.golang.org/grpc/status"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
 	"github.com/logd-io/logd/pkg/tlsconf"
@@ -68,15 +67,15 @@ func caller(tls *tlsconf.Source, sidecar string) func(context.Context) (string, 
 	return func(ctx context.Context) (string, error) {
 		p, ok := peer.FromContext(ctx)
 		if !ok {
-			return "", status.Error(codes.Unauthenticated, "no peer")
+			return "", noIdentity("no peer")
 		}
 		info, ok := p.AuthInfo.(credentials.TLSInfo)
 		if !ok {
-			return "", status.Error(codes.Unauthenticated, "no certificate")
+			return "", noIdentity("no certificate")
 		}
 		id, err := tlsconf.Peer(info.State)
 		if err != nil {
-			return "", status.Error(codes.Unauthenticated, err.Error())
+			return "", noIdentity(err.Error())
 		}
 		return id.Name, nil
 	}
@@ -89,7 +88,7 @@ var errDraining = errors.New("the proxy is shutting down")
 // and reflection at once, as they would stay for ever, and those passed through
 // when their last chance is over. forward ends its own.
 type endings struct {
-	watchers, passed       context.Context
+	watchers, passed       context.Context //nolint:containedctx // events, not anybody's request
 	endWatchers, endPassed context.CancelCauseFunc
 }
 
@@ -112,15 +111,15 @@ func (e *endings) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerI
 	defer cancel(nil)
 	defer context.AfterFunc(end, func() { cancel(errDraining) })()
 	err := handler(srv, ending{ss, ctx})
-	if err != nil && context.Cause(ctx) == errDraining {
-		return status.Error(codes.Unavailable, errDraining.Error())
+	if err != nil && errors.Is(context.Cause(ctx), errDraining) {
+		return apierr.Draining{}
 	}
 	return err
 }
 
 type ending struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // what Context answers
 }
 
 func (e ending) Context() context.Context { return e.ctx }

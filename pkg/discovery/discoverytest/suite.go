@@ -12,6 +12,9 @@ import (
 	"github.com/logd-io/logd/pkg/discovery"
 )
 
+// bound is for a machine that hangs; it claims nothing about speed.
+const bound = 20 * time.Second
+
 // Suite describes a source that has something to tell at once.
 type Suite struct {
 	// New makes a source that will send First, which is not empty.
@@ -29,13 +32,15 @@ func (s Suite) Run(t *testing.T) {
 		why := errors.New("enough")
 		stop = func() error {
 			cancel(why)
+			limit, release := context.WithTimeout(context.Background(), bound)
+			defer release()
 			select {
 			case err := <-done:
 				if !errors.Is(err, why) {
 					return errors.Join(errors.New("the source did not answer the cause"), err)
 				}
 				return nil
-			case <-time.After(20 * time.Second):
+			case <-limit.Done():
 				return errors.New("the source does not stop")
 			}
 		}
@@ -43,10 +48,12 @@ func (s Suite) Run(t *testing.T) {
 		return up, stop
 	}
 	receive := func(t *testing.T, up chan []discovery.Node) []discovery.Node {
+		limit, release := context.WithTimeout(context.Background(), bound)
+		defer release()
 		select {
 		case set := <-up:
 			return set
-		case <-time.After(20 * time.Second):
+		case <-limit.Done():
 			t.Fatal("the source says nothing")
 			return nil
 		}

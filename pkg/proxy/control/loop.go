@@ -19,7 +19,7 @@ import (
 // loop is what Run's goroutine knows. No other goroutine touches it.
 type loop struct {
 	c       *Control
-	ctx     context.Context // Run's
+	ctx     context.Context //nolint:containedctx // Run's; loop lives inside Run
 	workers *sync.WaitGroup // everything started for a link
 	log     hclog.Logger
 

@@ -17,7 +17,7 @@ import (
 // goroutine touches its fields, but for node, which never changes.
 type link struct {
 	node   *upstream.Node
-	ctx    context.Context // ends when the link is let go
+	ctx    context.Context //nolint:containedctx // the life of the link: it ends when the link is let go
 	cancel context.CancelFunc
 
 	state     connectivity.State // as last reported

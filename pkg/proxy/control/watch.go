@@ -5,7 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
@@ -57,7 +56,7 @@ func (c *Control) views(ctx context.Context, k *link) error {
 			c.post(k.ctx, func(l *loop) { l.viewed(k, v) })
 		}
 	}
-	if context.Cause(ctx) == errStalled {
+	if errors.Is(context.Cause(ctx), errStalled) {
 		return errStalled
 	}
 	return err
@@ -68,15 +67,10 @@ func retryIn(n int) time.Duration {
 	return min(watchRetryBase<<min(n, 10), watchRetryMax)
 }
 
-// reasonOf is a bounded label for why a watch ended.
+// reasonOf is a bounded label for why a watch ended: one of gRPC's codes, or ours.
 func reasonOf(err error) string {
-	switch {
-	case errors.Is(err, errStalled):
+	if errors.Is(err, errStalled) {
 		return "stalled"
-	case status.Code(err) == codes.Unavailable:
-		return "broken"
-	case status.Code(err) == codes.PermissionDenied, status.Code(err) == codes.Unauthenticated:
-		return "refused"
 	}
-	return "other"
+	return status.Code(err).String()
 }

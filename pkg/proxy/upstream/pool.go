@@ -28,7 +28,7 @@ type Config struct {
 // Pool holds the Nodes by id.
 type Pool struct {
 	cfg     Config
-	ctx     context.Context // ends in Close; bounds the goroutines that drain
+	ctx     context.Context //nolint:containedctx // ends in Close; bounds the goroutines that drain
 	cancel  context.CancelFunc
 	leaving sync.WaitGroup // those goroutines, one a Node that has left
 
