@@ -1,0 +1,251 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/logd-io/logd/config"
+	"github.com/logd-io/logd/pkg/autopilot"
+	"github.com/logd-io/logd/pkg/bootstrap"
+	"github.com/logd-io/logd/pkg/membership"
+	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/server"
+	"github.com/logd-io/logd/pkg/telemetry"
+	"github.com/logd-io/logd/pkg/tlsconf"
+	"github.com/logd-io/logd/pkg/vfs"
+)
+
+// Deps are what an agent takes from its surroundings. The zero value is what a
+// process of its own needs.
+type Deps struct {
+	Logger   hclog.Logger         // nil: quiet
+	Registry *prometheus.Registry // nil: one of its own
+	Version  string
+	FS       vfs.FS // nil: the operating system's
+	// Listen and Dial are the network of RPC and Raft; nil: the operating
+	// system's. Gossip and the admin server do not go through them.
+	Listen func(network, address string) (net.Listener, error)
+	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// Agent is one storage node.
+type Agent struct {
+	cfg    config.Node
+	deps   Deps
+	logger hclog.Logger
+	id     string
+	tls    *tlsconf.Source
+
+	replica  *replica.Replica
+	boot     *bootstrap.Bootstrap
+	gossip   *membership.Gossip
+	book     *addressBook
+	server   *server.Server
+	listener net.Listener
+	admin    *telemetry.Admin
+	pilot    *autopilot.Pilot
+	addrs    Addrs
+
+	waitsFor atomic.Pointer[string] // what a node in no cluster waits for
+
+	open stack // what Open acquired, released in reverse by Close
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // ends a Run that is on its way; guarded by mu
+	ended  chan struct{}      // closed when Run has returned; guarded by mu, nil before Run
+	closed bool               // guarded by mu
+}
+
+// Open acquires everything a node needs: its data directory, ports, stores and
+// certificates. It serves nothing before Run. What it cannot get it names.
+func Open(cfg config.Node, deps Deps) (_ *Agent, err error) {
+	fill(&deps)
+	a := &Agent{cfg: cfg, deps: deps, logger: deps.Logger}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.open.Close())
+		}
+	}()
+	for _, step := range []func() error{
+		a.openDir, a.openIdentity, a.openListener, a.openReplica,
+		a.openGossip, a.openBootstrap, a.openServer, a.openAutopilot, a.openAdmin, a.writeAddrs,
+	} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return a, nil
+}
+
+func fill(d *Deps) {
+	if d.Logger == nil {
+		d.Logger = hclog.NewNullLogger()
+	}
+	if d.Registry == nil {
+		d.Registry = prometheus.NewRegistry()
+	}
+	if d.FS == nil {
+		d.FS = vfs.OS{}
+	}
+	if d.Listen == nil {
+		d.Listen = net.Listen
+	}
+	if d.Dial == nil {
+		d.Dial = new(net.Dialer).DialContext
+	}
+}
+
+// openDir makes the data directory ours: two processes in one would be two
+// nodes with one id.
+func (a *Agent) openDir() error {
+	if err := a.deps.FS.MkdirAll(a.cfg.DataDir); err != nil {
+		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
+	}
+	lock, err := a.deps.FS.Lock(filepath.Join(a.cfg.DataDir, "lock"))
+	switch {
+	case errors.Is(err, vfs.ErrLocked):
+		return fmt.Errorf("data_dir %s is in use by another logd process: stop it, or give this node a directory of its own", a.cfg.DataDir)
+	case err != nil:
+		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
+	}
+	a.open.push(lock)
+	return nil
+}
+
+// openIdentity reads who this node is from its certificate. Configured names are
+// checked against it, since other nodes believe the certificate alone.
+func (a *Agent) openIdentity() error {
+	src, err := tlsconf.Load(tlsconf.Files{CA: a.cfg.TLS.CAFile, Cert: a.cfg.TLS.CertFile, Key: a.cfg.TLS.KeyFile})
+	if err != nil {
+		return err
+	}
+	who := src.Identity()
+	switch {
+	case who.Role != tlsconf.RoleStorage:
+		return fmt.Errorf("%s has role %s; a node needs one with role %s (logd tls cert create -role storage)",
+			a.cfg.TLS.CertFile, who.Role, tlsconf.RoleStorage)
+	case a.cfg.Name != "" && a.cfg.Name != who.Name:
+		return fmt.Errorf("name is %q, but %s is the certificate of %q", a.cfg.Name, a.cfg.TLS.CertFile, who.Name)
+	case a.cfg.Cluster != "" && a.cfg.Cluster != who.Cluster:
+		return fmt.Errorf("cluster is %q, but %s is a certificate of cluster %q", a.cfg.Cluster, a.cfg.TLS.CertFile, who.Cluster)
+	}
+	a.tls = src
+	a.id, err = replica.LoadNodeID(a.deps.FS, a.cfg.DataDir, who.Name)
+	if err != nil {
+		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
+	}
+	return nil
+}
+
+func (a *Agent) openReplica() (err error) {
+	dir := filepath.Join(a.cfg.DataDir, "raft")
+	a.book, err = openAddressBook(a.deps.FS, filepath.Join(a.cfg.DataDir, "peers.json"))
+	if err != nil {
+		return err
+	}
+	a.replica, err = replica.Open(replica.Config{
+		ID: a.id, FS: a.deps.FS, Dir: dir,
+		Heartbeat:        a.cfg.Raft.HeartbeatTimeout,
+		MaxInFlightBytes: int64(a.cfg.Log.MaxInFlight),
+		SegmentBytes:     int64(a.cfg.Log.SegmentSize),
+		CacheBytes:       int64(a.cfg.Log.CacheSize),
+		Dial:             a.dialRaft,
+		Logger:           a.logger.Named("replica"),
+		Registerer:       a.deps.Registry,
+	})
+	if err != nil {
+		return fmt.Errorf("open the log in %s: %w", dir, err)
+	}
+	a.open.push(a.replica)
+	return nil
+}
+
+func (a *Agent) openServer() (err error) {
+	a.server, err = server.New(server.Config{
+		NodeID:               a.id,
+		Version:              a.deps.Version,
+		Replica:              submitter{a.replica},
+		Log:                  a.replica.Log(),
+		Promises:             a.boot,
+		TLS:                  a.tls,
+		Addresses:            a.address,
+		RaftConn:             a.replica.Accept,
+		MaxRecordBytes:       int(a.cfg.Log.MaxRecordSize),
+		MaxConcurrentStreams: uint32(a.cfg.Limits.MaxConcurrentStreams),
+		HandshakeTimeout:     a.cfg.Limits.HandshakeTimeout,
+		ConnectionAge:        a.cfg.Limits.ConnectionAge,
+		SendTimeout:          a.cfg.Limits.SendTimeout,
+		Logger:               a.logger.Named("server"),
+		Registerer:           a.deps.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	a.open.push(a.server)
+	return nil
+}
+
+func (a *Agent) openAdmin() (err error) {
+	addr, err := a.reuse(a.cfg.AdminAddr(), func(old Addrs) string { return old.Admin })
+	if err != nil {
+		return err
+	}
+	a.admin, err = telemetry.OpenAdmin(telemetry.AdminOptions{
+		Address:  addr,
+		Gatherer: a.deps.Registry,
+		Ready:    a.notReady,
+		Status:   func() any { return a.status() },
+		Logger:   a.logger.Named("admin"),
+	})
+	if err != nil {
+		return err
+	}
+	a.open.push(a.admin)
+	a.addrs.Admin = a.admin.Addr().String()
+	return nil
+}
+
+// ID is the node's id.
+func (a *Agent) ID() string { return a.id }
+
+// Close cuts everything off, as a crash of the process would, and releases what
+// Open acquired. It waits for a Run that is on its way. Calling it again is
+// harmless. For an orderly end, end Run's context.
+func (a *Agent) Close() error {
+	a.mu.Lock()
+	cancel, ended, closed := a.cancel, a.ended, a.closed
+	a.closed = true
+	a.mu.Unlock()
+	if cancel != nil {
+		cancel()
+	}
+	if ended != nil {
+		<-ended
+	}
+	if closed {
+		return nil
+	}
+	return a.open.Close()
+}
+
+// stack releases what was acquired, last first.
+type stack []io.Closer
+
+func (s *stack) push(c io.Closer) { *s = append(*s, c) }
+
+func (s *stack) Close() (err error) {
+	for i := len(*s) - 1; i >= 0; i-- {
+		err = errors.Join(err, (*s)[i].Close())
+	}
+	*s = nil
+	return err
+}

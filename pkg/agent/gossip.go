@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/logd-io/logd/pkg/autopilot"
+	"github.com/logd-io/logd/pkg/membership"
+)
+
+func (a *Agent) openGossip() error {
+	bind, err := a.reuse(a.cfg.GossipAddr(), func(old Addrs) string { return old.Gossip })
+	if err != nil {
+		return err
+	}
+	// The port may be the system's choice: gossip puts in the one it got.
+	host, err := a.cfg.AdvertiseHost()
+	if err != nil {
+		return err
+	}
+	key, err := a.cfg.GossipKeyBytes()
+	if err != nil {
+		return err
+	}
+	rpc, err := a.advertised(a.addrs.RPC)
+	if err != nil {
+		return err
+	}
+	a.gossip, err = membership.Open(membership.Config{
+		ID:            a.id,
+		Role:          membership.RoleStorage,
+		BindAddr:      bind,
+		AdvertiseAddr: net.JoinHostPort(host, "0"),
+		Label:         a.tls.Identity().Cluster,
+		Key:           key,
+		RetryJoin:     a.cfg.RetryJoin,
+		SnapshotPath:  filepath.Join(a.cfg.DataDir, "gossip.snapshot"),
+		Tags: membership.Tags{
+			RPCAddr:  rpc,
+			HasState: a.replica.HasState(),
+			Expect:   a.cfg.BootstrapExpect,
+			Version:  a.deps.Version,
+			Cluster:  a.replica.View().ClusterID,
+		},
+		Logger:     a.logger.Named("gossip"),
+		Registerer: a.deps.Registry,
+	})
+	if err != nil {
+		return err
+	}
+	a.open.push(a.gossip)
+	a.addrs.Gossip = a.gossip.Addr()
+	return nil
+}
+
+func (a *Agent) openAutopilot() error {
+	a.pilot = autopilot.New(autopilot.Config{
+		ID:      a.id,
+		Replica: a.replica,
+		Members: a.gossip.Members,
+		Stats:   a.health,
+		Logger:  a.logger,
+	})
+	return nil
+}
+
+// health asks another node what autopilot wants to know of it.
+func (a *Agent) health(ctx context.Context, id string) (autopilot.Stats, error) {
+	st, err := a.stats(ctx, id)
+	if err != nil {
+		return autopilot.Stats{}, fmt.Errorf("stats of %s: %w", id, err)
+	}
+	contact := time.Duration(st.GetLastContactMs()) * time.Millisecond
+	return autopilot.Stats{LastContact: contact, LastIndex: st.GetLastIndex(), LastTerm: st.GetLastTerm()}, nil
+}

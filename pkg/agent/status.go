@@ -1,0 +1,83 @@
+package agent
+
+import (
+	"github.com/logd-io/logd/pkg/membership"
+	"github.com/logd-io/logd/pkg/replica"
+)
+
+// Status is what /api/status of the admin server shows.
+type Status struct {
+	ID        string   `json:"id"`
+	ClusterID string   `json:"cluster_id"`
+	State     string   `json:"state"` // idle, follower, candidate, leader, shutdown
+	Term      uint64   `json:"term"`
+	LeaderID  string   `json:"leader_id"`
+	Ready     bool     `json:"ready"`
+	Reasons   []string `json:"reasons"` // why not ready
+	Visible   uint64   `json:"visible"` // the readable range is [lowest, visible)
+	Lowest    uint64   `json:"lowest"`
+	LogBytes  int64    `json:"log_bytes"`
+	Addrs     Addrs    `json:"addrs"`
+	Members   []Member `json:"members"`
+}
+
+// Member is one member of gossip.
+type Member struct {
+	ID       string `json:"id"`
+	Role     string `json:"role"`
+	State    string `json:"state"` // as gossip sees it: alive, failed, left
+	Address  string `json:"address"`
+	Voter    bool   `json:"voter"` // in the Raft configuration, with a vote
+	Draining bool   `json:"draining"`
+	Version  string `json:"version"`
+}
+
+func (a *Agent) status() Status {
+	v, st := a.replica.View(), a.replica.Stats()
+	voter := make(map[string]bool, len(v.Peers))
+	for _, p := range v.Peers {
+		voter[p.ID] = p.Voter
+	}
+	s := Status{
+		ID: a.id, ClusterID: v.ClusterID, State: string(v.State), Term: v.Term, LeaderID: v.LeaderID,
+		Reasons: a.notReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes, Addrs: a.addrs,
+	}
+	s.Ready = len(s.Reasons) == 0
+	for _, m := range a.gossip.Members() {
+		addr := m.RPCAddr
+		if m.Role != membership.RoleStorage || addr == "" {
+			addr = m.GossipAddr
+		}
+		s.Members = append(s.Members, Member{
+			ID: m.ID, Role: string(m.Role), State: m.State.String(), Address: addr,
+			Voter: voter[m.ID], Draining: m.Draining, Version: m.Version,
+		})
+	}
+	return s
+}
+
+// notReady is why this node cannot serve.
+func (a *Agent) notReady() []string {
+	v := a.replica.View()
+	switch {
+	case v.ClusterID == "":
+		return []string{"in no cluster yet: " + a.waiting()}
+	case v.Draining:
+		return []string{"draining"}
+	case !v.Ready:
+		return []string{"has not caught up with a leader since it started"}
+	}
+	return nil
+}
+
+// Addr is host:port of the RPC listener as bound.
+func (a *Agent) Addr() string { return a.addrs.RPC }
+
+// GossipAddr is host:port of gossip as bound.
+func (a *Agent) GossipAddr() string { return a.addrs.Gossip }
+
+// AdminAddr is host:port of the admin server as bound.
+func (a *Agent) AdminAddr() string { return a.addrs.Admin }
+
+// View is the cluster as this node sees it.
+func (a *Agent) View() replica.View { return a.replica.View() }

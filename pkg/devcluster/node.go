@@ -1,0 +1,109 @@
+package devcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/logd-io/logd/pkg/agent"
+)
+
+// running is the node's agent, nil while it is killed.
+func (n *Node) running() *agent.Agent {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.agent
+}
+
+// Running tells whether the node is up.
+func (n *Node) Running() bool { return n.running() != nil }
+
+// Agent is the node itself, nil while it is killed.
+func (n *Node) Agent() *agent.Agent { return n.running() }
+
+// Addr is host:port of its RPC listener, "" while it is killed.
+func (n *Node) Addr() string {
+	if a := n.running(); a != nil {
+		return a.Addr()
+	}
+	return ""
+}
+
+// Revive starts a node that does not run, on the data and addresses it had.
+func (n *Node) Revive() error {
+	others := n.cluster.gossip(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.agent != nil {
+		return fmt.Errorf("%s runs already", n.Name)
+	}
+	conf := n.config
+	conf.RetryJoin = others
+	a, err := agent.Open(conf, agent.Deps{
+		Logger:   n.cluster.opt.Logger.Named(n.Name),
+		Registry: prometheus.NewRegistry(),
+		Version:  n.cluster.opt.Version,
+		Listen:   n.link.listen,
+		Dial:     n.link.dial,
+	})
+	if err != nil {
+		return fmt.Errorf("devcluster: %s: %w", n.Name, err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan struct{})
+	n.agent, n.end, n.ended = a, cancel, ended
+	n.cluster.wg.Go(func() {
+		defer close(ended)
+		err := a.Run(ctx)
+		if errors.Is(err, agent.ErrClosed) {
+			return // killed
+		}
+		n.cluster.note(n.Name, err)
+		n.cluster.note(n.Name, a.Close())
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if n.agent == a {
+			n.agent = nil
+		}
+	})
+	return nil
+}
+
+// Kill cuts the node off as a crash would. Its data stays.
+func (n *Node) Kill() error {
+	n.mu.Lock()
+	a, ended := n.agent, n.ended
+	n.agent = nil
+	n.mu.Unlock()
+	if a == nil {
+		return fmt.Errorf("%s does not run", n.Name)
+	}
+	err := a.Close()
+	<-ended
+	return err
+}
+
+// Stop ends the node gently, as SIGTERM does: it hands leadership on and lets
+// calls finish. It does nothing to a node that does not run.
+func (n *Node) Stop() {
+	n.mu.Lock()
+	a, end, ended := n.agent, n.end, n.ended
+	n.mu.Unlock()
+	if a == nil {
+		return
+	}
+	end()
+	<-ended
+}
+
+// Partition breaks what connects the node with the others and with proxies, but
+// for gossip. Heal mends it.
+func (n *Node) Partition() { n.link.cut() }
+
+// Heal ends a Partition.
+func (n *Node) Heal() { n.link.heal() }
+
+// Partitioned tells whether the node is cut off.
+func (n *Node) Partitioned() bool { return n.link.isDown() }
