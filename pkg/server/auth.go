@@ -47,11 +47,23 @@ var rolesOf = map[string][]tlsconf.Role{
 	"/node.v1.Node/RemovePeer":         {tlsconf.RoleAdmin},
 }
 
+// needsPrincipal are the methods in which a proxy acts for somebody and has to say
+// for whom.
+var needsPrincipal = map[string]bool{
+	"/log.v1.Log/Produce": true, "/log.v1.Log/Consume": true,
+	"/log.v1.Log/ProduceStream": true, "/log.v1.Log/ConsumeStream": true,
+	"/node.v1.Node/Append": true, "/node.v1.Node/Fetch": true, "/node.v1.Node/FetchStream": true,
+}
+
 // openServices take every role: they tell nothing a certificate does not open.
 var openServices = []string{
 	"/grpc.health.v1.Health/",
 	"/grpc.reflection.v1.ServerReflection/",
 	"/grpc.reflection.v1alpha.ServerReflection/",
+}
+
+func isOpen(method string) bool {
+	return slices.ContainsFunc(openServices, func(prefix string) bool { return strings.HasPrefix(method, prefix) })
 }
 
 // caller is who a request is from, and for whom.
@@ -100,8 +112,10 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": exactly one name is needed"}
 		}
 		who.principal = claimed[0]
+	} else if id.Role == tlsconf.RoleProxy && needsPrincipal[method] {
+		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: %s has to say for whom (%s)", method, id.Name, metaPrincipal)}
 	}
-	if slices.ContainsFunc(openServices, func(prefix string) bool { return strings.HasPrefix(method, prefix) }) {
+	if isOpen(method) {
 		return context.WithValue(ctx, callerKey{}, who), nil
 	}
 	if !slices.Contains(rolesOf[method], id.Role) {
@@ -132,10 +146,27 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 	if err != nil {
 		return err
 	}
-	if err := next(srv, &callerStream{ServerStream: ss, ctx: ctx}); err != nil {
+	ss = &callerStream{ServerStream: ss, ctx: ctx}
+	if isOpen(info.FullMethod) {
+		return s.untilStop(func() error { return next(srv, ss) })
+	}
+	if err := next(srv, ss); err != nil {
 		return s.status(info.FullMethod, err)
 	}
 	return nil
+}
+
+// untilStop ends a stream of a handler that is not ours when the server stops: a
+// health watch would otherwise last until its client goes, and hold up a drain.
+func (s *Server) untilStop(handler func() error) error {
+	done := make(chan error, 1) // room for the one result, which nobody may wait for
+	s.helpers.Go(func() { done <- handler() })
+	select {
+	case err := <-done:
+		return err
+	case <-s.stopping:
+		return apierr.Draining{}
+	}
 }
 
 // callerStream is a stream whose context knows the caller.

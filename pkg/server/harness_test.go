@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
@@ -353,8 +354,20 @@ func (r *rig) client() logv1.LogClient {
 	return logv1.NewLogClient(r.dial(tlsconf.RoleClient, "app"))
 }
 
-func (r *rig) proxy() nodev1.NodeClient {
-	return nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, "p1"))
+func (r *rig) proxy() nodev1.NodeClient { return r.proxyFor("p1", "alice") }
+
+// proxyFor is a proxy that speaks for principal in every call.
+func (r *rig) proxyFor(name, principal string) nodev1.NodeClient {
+	with := func(ctx context.Context) context.Context {
+		return metadata.AppendToOutgoingContext(ctx, "logd-original-principal", principal)
+	}
+	return nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, name,
+		grpc.WithUnaryInterceptor(func(ctx context.Context, m string, req, resp any, cc *grpc.ClientConn, next grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+			return next(with(ctx), m, req, resp, cc, opts...)
+		}),
+		grpc.WithStreamInterceptor(func(ctx context.Context, d *grpc.StreamDesc, cc *grpc.ClientConn, m string, next grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+			return next(with(ctx), d, cc, m, opts...)
+		})))
 }
 
 func ctxOf(t *testing.T) context.Context {

@@ -51,6 +51,7 @@ func newPipeline(window int, submit func([]byte) (submitted, error), ack func(su
 func (p *pipeline) run(s *Server, stream grpc.ServerStream) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(errEnded)
+	defer p.end(errEnded) // a message that is being received is not submitted any more
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -21,7 +22,7 @@ const (
 	// to five.
 	appendWindow = 16
 	// maxRequestID bounds logd-request-id in bytes.
-	maxRequestID = 512
+	maxRequestID = 256
 )
 
 // one makes a batch of the single record in a ProduceRequest.
@@ -40,6 +41,8 @@ func (s *Server) one(in []byte) (replica.Batch, error) {
 }
 
 // requestKey is the hash of the principal and its request id; zero without one.
+// A proxy makes the same key, so that a client may repeat a request through one
+// and without one.
 func requestKey(ctx context.Context) (key [16]byte, err error) {
 	ids := metadata.ValueFromIncomingContext(ctx, metaRequestID)
 	if len(ids) == 0 {
@@ -50,7 +53,8 @@ func requestKey(ctx context.Context) (key [16]byte, err error) {
 	}
 	principal := callerOf(ctx).principal
 	h := sha256.New()
-	fmt.Fprintf(h, "%d:%s", len(principal), principal)
+	h.Write(binary.AppendUvarint(nil, uint64(len(principal))))
+	h.Write([]byte(principal))
 	h.Write([]byte(ids[0]))
 	copy(key[:], h.Sum(nil))
 	return key, nil

@@ -51,6 +51,9 @@ func TestRolesPerMethod(t *testing.T) {
 		for method, streams := range all {
 			allowed := strings.Contains(mayCall[method], string(role))
 			ctx, cancel := context.WithCancel(ctxOf(t))
+			if role == tlsconf.RoleProxy {
+				ctx = metadata.AppendToOutgoingContext(ctx, "logd-original-principal", "alice")
+			}
 			var err error
 			if streams {
 				var cs grpc.ClientStream
@@ -91,21 +94,26 @@ func TestOnlyAProxySpeaksForOthers(t *testing.T) {
 		_, err = stream.Recv()
 		require.Equal(t, codes.PermissionDenied, status.Code(err))
 	}
+	p := nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, "p1"))
 	two := metadata.AppendToOutgoingContext(as, "logd-original-principal", "bob")
-	_, err := r.proxy().Stats(two, &nodev1.StatsRequest{})
+	_, err := p.Stats(two, &nodev1.StatsRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "two principals")
-	_, err = r.proxy().Stats(as, &nodev1.StatsRequest{})
+	_, err = p.Stats(as, &nodev1.StatsRequest{})
 	require.NoError(t, err)
+	_, err = p.Stats(ctxOf(t), &nodev1.StatsRequest{})
+	require.NoError(t, err, "what a proxy asks for itself")
+	_, err = p.Fetch(ctxOf(t), &nodev1.FetchRequest{})
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "a fetch for nobody")
+	stream, err := p.Append(ctxOf(t))
+	require.NoError(t, err)
+	_, err = stream.Recv()
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "an append for nobody")
 }
 
 func TestOwnerIsPrincipalAndCertificate(t *testing.T) {
 	r := start(t)
 	owner := func(proxy, principal string) uint64 {
-		ctx := ctxOf(t)
-		if principal != "" {
-			ctx = metadata.AppendToOutgoingContext(ctx, "logd-original-principal", principal)
-		}
-		stream, err := nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, proxy)).Append(ctx)
+		stream, err := r.proxyFor(proxy, principal).Append(ctxOf(t))
 		require.NoError(t, err)
 		require.NoError(t, stream.Send(&nodev1.AppendRequest{Count: 1, Records: []byte{0}}))
 		_, err = stream.Recv()
@@ -116,7 +124,6 @@ func TestOwnerIsPrincipalAndCertificate(t *testing.T) {
 	require.Equal(t, one, owner("p1", "alice"))
 	require.NotEqual(t, one, owner("p2", "alice"), "another proxy")
 	require.NotEqual(t, one, owner("p1", "bob"), "another principal")
-	require.NotEqual(t, one, owner("p1", ""), "the proxy itself")
 }
 
 func TestRequestKeyBelongsToPrincipal(t *testing.T) {

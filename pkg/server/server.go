@@ -38,9 +38,8 @@ type Server struct {
 
 	draining chan struct{} // closed by SetDraining: views and health say so
 	stopping chan struct{} // closed by Drain: nothing new is taken, streams end
-	closed   chan struct{} // closed by Close
 
-	drainOnce, stopOnce, closeOnce sync.Once
+	drainOnce, stopOnce sync.Once
 
 	// helpers are goroutines of streams that may outlive their handler by the
 	// moment it takes a blocked gRPC call to notice. Close waits for them.
@@ -61,7 +60,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, logger: cfg.Logger, replica: cfg.Replica, log: cfg.Log,
 		health:   health.NewServer(),
-		draining: make(chan struct{}), stopping: make(chan struct{}), closed: make(chan struct{}),
+		draining: make(chan struct{}), stopping: make(chan struct{}),
 	}
 	s.door = &door{
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},
@@ -200,7 +199,6 @@ func (s *Server) Drain(ctx context.Context) error {
 func (s *Server) Close() error {
 	s.SetDraining()
 	s.stopOnce.Do(func() { close(s.stopping) })
-	s.closeOnce.Do(func() { close(s.closed) })
 	s.door.shut()
 	s.grpc.Stop()
 	s.helpers.Wait()
