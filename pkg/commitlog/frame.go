@@ -59,19 +59,23 @@ func frameBytes(payload int) int64 {
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
-// headerCRC is the CRC of the frame header b at place of segment id.
+// headerCRC is the CRC of the frame header b at place of segment id. Its
+// initial value differs for any two places of a segment, and for two segments
+// but for one chance in 2^32; and a CRC carries every such difference through.
 func headerCRC(b []byte, id uint64, place int64) uint32 {
-	var seed [16]byte
-	binary.LittleEndian.PutUint64(seed[0:], id)
-	binary.LittleEndian.PutUint64(seed[8:], uint64(place))
-	c := crc32.Update(0, castagnoli, seed[:])
-	c = crc32.Update(c, castagnoli, b[0:4])
-	return crc32.Update(c, castagnoli, b[8:frameHeaderBytes])
+	seed := uint32(id) ^ uint32(id>>32)*0x9e3779b1
+	seed += uint32(place / frameAlign)
+	seed = crc32.Update(seed, castagnoli, b[0:4])
+	return crc32.Update(seed, castagnoli, b[8:frameHeaderBytes])
 }
+
+var zeros [frameHeaderBytes]byte
 
 // appendFrame encodes e as the frame at place of segment id.
 func appendFrame(buf []byte, e *Entry, id uint64, place int64, ordinal uint16, commit uint64) []byte {
-	var h [frameHeaderBytes]byte
+	begin := len(buf)
+	buf = append(buf, zeros[:]...)
+	h := buf[begin:]
 	le := binary.LittleEndian
 	le.PutUint32(h[0:], uint32(len(e.Data)))
 	le.PutUint64(h[8:], e.Index)
@@ -81,11 +85,10 @@ func appendFrame(buf []byte, e *Entry, id uint64, place int64, ordinal uint16, c
 	le.PutUint32(h[28:], crc(e.Data))
 	le.PutUint64(h[32:], uint64(e.AppendedAt))
 	le.PutUint64(h[40:], commit)
-	le.PutUint32(h[4:], headerCRC(h[:], id, place))
-	buf = append(buf, h[:]...)
+	le.PutUint32(h[4:], headerCRC(h, id, place))
 	buf = append(buf, e.Data...)
-	var pad [frameAlign]byte
-	return append(buf, pad[:frameBytes(len(e.Data))-frameHeaderBytes-int64(len(e.Data))]...)
+	pad := frameBytes(len(e.Data)) - frameHeaderBytes - int64(len(e.Data))
+	return append(buf, zeros[:pad]...)
 }
 
 // decodeHeader decodes the frame header that b, at place of segment id, begins

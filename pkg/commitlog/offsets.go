@@ -120,9 +120,11 @@ func (l *Log) publish(batches []Applied) error {
 	// Only a holder of the publishing lock changes what is read here.
 	next := l.visible
 	newest := l.newestTime()
+	applied := uint64(0)
 	l.fresh = l.fresh[:0]
 	for i := range batches {
 		b := batch{Applied: batches[i]}
+		applied = max(applied, b.Index)
 		if b.Count == 0 || b.next() <= next {
 			continue
 		}
@@ -145,9 +147,7 @@ func (l *Log) publish(batches []Applied) error {
 		}
 		rest = rest[n:]
 	}
-	if n := len(l.fresh); n > 0 {
-		l.SetCommitted(l.fresh[n-1].Index)
-	}
+	l.SetCommitted(applied)
 	return nil
 }
 
@@ -256,7 +256,7 @@ func (l *Log) rewind(next uint64) error {
 	if next > l.visible || next < l.start.Offset {
 		return &OffsetGapError{Want: l.visible, Got: next}
 	}
-	for len(l.sealed) > 0 && (l.offsetFile == nil || next < l.offsetFile.first) {
+	for len(l.sealed) > 0 && (l.offsetFile == nil || next <= l.offsetFile.first) {
 		if l.offsetFile != nil {
 			f := l.offsetFile
 			l.offsetFile = nil
@@ -284,6 +284,10 @@ func (l *Log) rewind(next uint64) error {
 	l.mu.Unlock()
 	if end != next {
 		return &OffsetGapError{Want: end, Got: next}
+	}
+	if keep > 0 {
+		// The checkpoint holds it: it was applied.
+		l.SetCommitted(l.recent[keep-1].Index)
 	}
 	return nil
 }
