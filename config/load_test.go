@@ -108,7 +108,7 @@ ports {
 
 	c, err := config.LoadNode(config.From{
 		Paths:   []string{first, conf},
-		Environ: []string{"LOGD_NAME=env", "LOGD_CLUSTER=env", "LOGD_RETRY_JOIN=a:1, b", "LOGD_LOG_SEGMENT_SIZE=2MiB", "LOGD_LOG_LEVEL=", "LOGD_ADDR=elsewhere:1", "PATH=/"},
+		Environ: []string{"LOGD_NAME=env", "LOGD_CLUSTER=env", "LOGD_RETRY_JOIN=a:1, b:2", "LOGD_LOG_SEGMENT_SIZE=2MiB", "LOGD_LOG_LEVEL=", "LOGD_ADDR=elsewhere:1", "PATH=/"},
 		Flags:   map[string]string{"name": "flag"},
 	})
 	require.NoError(t, err)
@@ -116,7 +116,7 @@ ports {
 	require.Equal(t, "warn", c.LogLevel, "an empty variable says nothing")
 	require.Equal(t, "env", c.Cluster, "environment over file")
 	require.Equal(t, "flag", c.Name, "flag over environment")
-	require.Equal(t, []string{"a:1", "b"}, c.RetryJoin)
+	require.Equal(t, []string{"a:1", "b:2"}, c.RetryJoin)
 	require.Equal(t, 2*config.MiB, c.Log.SegmentSize)
 }
 

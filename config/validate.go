@@ -134,11 +134,8 @@ func (v *verdict) ports(p Ports) {
 
 func (v *verdict) joins(path string, addrs []string) {
 	for _, addr := range addrs {
-		// A host alone is enough: the gossip port has a default.
-		if addr == "" || strings.Contains(addr, ":") && net.ParseIP(addr) == nil {
-			if err := checkHostPort(addr, false); err != nil {
-				v.add(path, "%v", err)
-			}
+		if err := checkHostPort(addr, false); err != nil {
+			v.add(path, "%v", err)
 		}
 	}
 }

@@ -47,6 +47,7 @@ func TestValidateNode(t *testing.T) {
 		"negative port":              {func(c *config.Node) { c.Ports.Gossip = -1 }, "ports.gossip"},
 		"nobody to join":             {func(c *config.Node) { c.BootstrapExpect = 0 }, "bootstrap_expect"},
 		"join address":               {func(c *config.Node) { c.RetryJoin = []string{"a:b"} }, "retry_join"},
+		"join without a port":        {func(c *config.Node) { c.RetryJoin = []string{"logd-0"} }, "retry_join"},
 		"empty join address":         {func(c *config.Node) { c.RetryJoin = []string{""} }, "retry_join"},
 		"no gossip key":              {func(c *config.Node) { c.GossipKey = "" }, "gossip_key"},
 		"short gossip key":           {func(c *config.Node) { c.GossipKey = "c2hvcnQ=" }, "gossip_key"},

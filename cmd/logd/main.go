@@ -24,6 +24,7 @@ func run() int {
 
 func commands(build telemetry.Build) []cli.Command {
 	return []cli.Command{
+		agentCommand(build),
 		validateCommand(),
 		membersCommand(),
 		serversCommand(),

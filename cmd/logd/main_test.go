@@ -395,7 +395,7 @@ func TestMembersOfASidecarSaysWhy(t *testing.T) {
 	_, addr := startLog(t)
 	got := logd(t, "", "members", "-address", addr)
 	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "no node but a sidecar")
+	require.Contains(t, got.stderr, "not of a sidecar")
 }
 
 func TestCertificatesAndKey(t *testing.T) {

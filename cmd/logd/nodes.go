@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/pkg/agent"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 )
 
@@ -62,8 +63,9 @@ func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView
 		return nil, err
 	}
 	view, err := watch.Recv()
-	if cli.Code(err) == "Unimplemented" {
-		return nil, fmt.Errorf("%s is no node but a sidecar: give -address a node's (port 8400)", connect.Address)
+	switch cli.Code(err) {
+	case "Unimplemented", "PermissionDenied":
+		return nil, fmt.Errorf("%w; this takes a certificate of role admin, and the -address of a node (port 8400), not of a sidecar", err)
 	}
 	if err != nil {
 		return nil, err
@@ -112,13 +114,19 @@ func (p *peer) stats(ctx context.Context, connect *cli.Connect) (*nodev1.StatsRe
 func membersCommand() cli.Command {
 	return cli.Command{
 		Name:     "members",
-		Synopsis: "List the storage nodes and how they are",
+		Synopsis: "List the members of the cluster and how they are",
 		Long: `Asks a node for the cluster's storage nodes, and each of them for itself. It needs
-a certificate of role admin, and a node's address: a sidecar does not tell.`,
+a certificate of role admin, and a node's address: a sidecar does not tell. With
+-admin it asks a node on this machine what gossip knows, proxies included, and
+needs no certificate.`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
 			format := cli.FormatFlag(fs)
+			admin := fs.String("admin", "", "`host:port` of the admin server of a node on this machine, like 127.0.0.1:8402")
 			return func(ctx context.Context, _ []string) error {
+				if *admin != "" {
+					return gossipMembers(ctx, env, *admin, *format)
+				}
 				found, err := peers(ctx, connect)
 				if err != nil {
 					return err
@@ -138,6 +146,26 @@ a certificate of role admin, and a node's address: a sidecar does not tell.`,
 			}
 		},
 	}
+}
+
+// gossipMembers shows the members as the node behind the admin server sees them.
+func gossipMembers(ctx context.Context, env cli.Env, address string, format cli.Format) error {
+	a, err := cli.NewAdmin(address)
+	if err != nil {
+		return err
+	}
+	var st agent.Status
+	if err := a.Status(ctx, &st); err != nil {
+		return err
+	}
+	if format == cli.JSON {
+		return cli.WriteJSON(env.Stdout, st.Members)
+	}
+	rows := cli.NewRows("ID", "ROLE", "GOSSIP", "ADDRESS", "VOTER", "LEADER", "VERSION")
+	for _, m := range st.Members {
+		rows.Add(m.ID, m.Role, m.State, m.Address, m.Voter, m.ID == st.LeaderID, m.Version)
+	}
+	return rows.Write(env.Stdout)
 }
 
 func listPeersCommand() cli.Command {

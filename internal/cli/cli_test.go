@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"net"
 	"os"
 	"strings"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/status"
 
 	"github.com/logd-io/logd/internal/cli"
 	"github.com/logd-io/logd/pkg/tlsconf"
@@ -45,7 +48,7 @@ func commands() []cli.Command {
 			return func(context.Context, []string) error { return errors.New("it broke") }
 		}},
 		{Name: "operator raft die", Synopsis: "Die", Setup: func(*flag.FlagSet, cli.Env) cli.Action {
-			return func(context.Context, []string) error { return &cli.FatalError{Err: errors.New("fsync failed")} }
+			return func(context.Context, []string) error { return &cli.FatalError{Err: errors.New("fatal: fsync failed")} }
 		}},
 		{Name: "quiet", Synopsis: "Fail having said why", Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
 			return func(context.Context, []string) error {
@@ -167,6 +170,12 @@ func TestExplainNamesTheAddress(t *testing.T) {
 	_, err = c.Offsets(t.Context())
 	require.ErrorContains(t, cli.Explain(err), address)
 	require.ErrorContains(t, cli.Explain(err), "is it running")
+	require.NotContains(t, cli.Explain(errors.Join(nil, fmt.Errorf("asking: %w", err))).Error(), "rpc error")
+
+	// What a server says itself needs no guess about whether it runs.
+	said, err := status.New(14, "no leader took it").WithDetails(&errdetails.ErrorInfo{Reason: "NOT_SENT"})
+	require.NoError(t, err)
+	require.EqualError(t, cli.Explain(fmt.Errorf("asking: %w", said.Err())), "asking: no leader took it")
 	plain := errors.New("plain")
 	require.Equal(t, plain, cli.Explain(plain))
 }

@@ -239,7 +239,7 @@ func (a *adapter) exit(err error) int {
 		fmt.Fprintf(a.env.Stderr, "%s %s -h shows how it is used\n", a.program, a.cmd.Name)
 		return ExitUsage
 	case errors.As(err, &fatal):
-		report(a.env, a.program, fmt.Errorf("fatal: %w", err))
+		report(a.env, a.program, err)
 		return ExitFatal
 	}
 	report(a.env, a.program, Explain(err))

@@ -4,7 +4,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"flag"
-	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/status"
@@ -71,18 +71,22 @@ func (c *Connect) DialTo(address string) (*client.Client, error) {
 
 // Explain says of an error from a call what its reader can act on.
 func Explain(err error) error {
-	st, ok := status.FromError(err)
-	if !ok {
+	var call interface {
+		error
+		GRPCStatus() *status.Status
+	}
+	if !errors.As(err, &call) {
 		return err
 	}
-	switch code := Code(err); code {
-	case "Unavailable":
-		return fmt.Errorf("%s (is it running, and is this the right -address and certificate?)", st.Message())
-	case "Unknown":
-		return errors.New(st.Message())
-	default:
-		return fmt.Errorf("%s: %s", code, st.Message())
+	st := call.GRPCStatus()
+	said := st.Code().String() + ": " + st.Message()
+	switch {
+	case len(st.Details()) > 0 || st.Code().String() == "Unknown":
+		said = st.Message() // a server's own words
+	case st.Code().String() == "Unavailable":
+		said = st.Message() + " (is it running, and is this the right -address and certificate?)"
 	}
+	return errors.New(strings.Replace(err.Error(), call.Error(), said, 1))
 }
 
 // Code is gRPC's name for what kind of error came from a call, for a person; a

@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/telemetry"
+	"github.com/logd-io/logd/pkg/tlsconf"
+	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
+)
+
+// patience is for a machine that hangs; nothing here takes nearly as long.
+const patience = 2 * time.Minute
+
+// node writes the configuration of a node that is a cluster of its own.
+func node(t *testing.T, role tlsconf.Role) (file, dir string) {
+	t.Helper()
+	cert := tlstest.NewCA(t, "test").Files(t, role, "n1")
+	dir = t.TempDir()
+	file = filepath.Join(t.TempDir(), "n.hcl")
+	require.NoError(t, os.WriteFile(file, fmt.Appendf(nil, `
+data_dir         = %q
+bind_addr        = "127.0.0.1"
+bootstrap_expect = 1
+gossip_key       = %q
+ports {
+  rpc    = 0
+  gossip = 0
+  admin  = 0
+}
+tls {
+  ca_file   = %q
+  cert_file = %q
+  key_file  = %q
+}`, dir, base64.StdEncoding.EncodeToString(make([]byte, 32)), cert.CA, cert.Cert, cert.Key), 0o600))
+	return file, dir
+}
+
+func TestAgent(t *testing.T) {
+	file, dir := node(t, tlsconf.RoleStorage)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out, errs buffer
+	done := make(chan int, 1) // 1: the exit code
+	go func() {
+		done <- cli.Main(ctx, "logd", "1.2.3", commands(telemetry.ReadBuild("1.2.3")),
+			cli.Env{Stdout: &out, Stderr: &errs, Environ: []string{"LOGD_LOG_FORMAT=json"}}, []string{"agent", "-config", file})
+	}()
+	fact := func(name string) string {
+		_, after, _ := strings.Cut(out.String(), name+": ")
+		value, _, _ := strings.Cut(after, "\n")
+		return value
+	}
+	require.Eventually(t, func() bool { return fact("Log level") != "" || len(done) > 0 }, patience, 10*time.Millisecond)
+	require.True(t, strings.HasPrefix(out.String(), "==> logd agent running!\n"), errs.String())
+	require.True(t, strings.HasPrefix(fact("Node ID"), "n1."))
+
+	a, err := cli.NewAdmin(fact("Admin"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return a.Ready(ctx) == nil }, patience, 10*time.Millisecond)
+	got := logd(t, "", "members", "-admin", fact("Admin"))
+	require.Equal(t, 0, got.code, got.stderr)
+	require.Contains(t, got.stdout, fact("Node ID"))
+
+	got = logd(t, "", "agent", "-config", file)
+	require.Equal(t, 1, got.code, "the data directory is in use")
+	require.Contains(t, got.stderr, dir)
+
+	cancel()
+	require.Equal(t, 0, <-done, errs.String())
+}
+
+func TestAgentRefuses(t *testing.T) {
+	got := logd(t, "", "agent", "-ports-rpc", "70000", "-bootstrap-expect", "x")
+	require.Equal(t, 1, got.code)
+	for _, want := range []string{"ports.rpc", "bootstrap_expect", "data_dir", "tls.ca_file"} {
+		require.Contains(t, got.stderr, want)
+	}
+	file, _ := node(t, tlsconf.RoleClient)
+	got = logd(t, "", "agent", "-config", file)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "role client")
+}
+
+func TestFatalFaultsAreTold(t *testing.T) {
+	fault := &replica.FatalError{Err: errors.New("fsync failed")}
+	var fatal *cli.FatalError
+	require.ErrorAs(t, fatalOr(fmt.Errorf("replica: %w", fault)), &fatal)
+	plain := errors.New("port in use")
+	require.Equal(t, plain, fatalOr(plain))
+}
