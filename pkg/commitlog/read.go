@@ -2,7 +2,6 @@ package commitlog
 
 import (
 	"fmt"
-	"slices"
 	"sort"
 	"sync"
 )
@@ -75,8 +74,8 @@ func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, erro
 	}
 	s := l.acquire(first)
 	// Batches of the next segment are for the next Read.
-	if i := slices.Index(l.segments, s); i+1 < len(l.segments) {
-		next := l.segments[i+1].first
+	if i := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > first }); i < len(l.segments) {
+		next := l.segments[i].first
 		found = found[:sort.Search(len(found), func(i int) bool { return found[i].Index >= next })]
 	}
 	l.mu.RUnlock()
@@ -227,25 +226,32 @@ func (l *Log) misplaced(b *batch) error {
 // OffsetAt returns the lowest readable offset whose batch has a timestamp at
 // or after unixNano; Visible when none has.
 func (l *Log) OffsetAt(unixNano int64) uint64 {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
 	late := func(b *batch) bool { return b.newest >= unixNano }
-	for _, f := range l.sealed {
-		if f.newest < unixNano {
-			continue
+	l.mu.RLock()
+	lowest := l.lowest
+	i := sort.Search(len(l.sealed), func(i int) bool { return l.sealed[i].newest >= unixNano })
+	if i == len(l.sealed) {
+		defer l.mu.RUnlock()
+		n := sort.Search(len(l.recent), func(i int) bool { return late(&l.recent[i]) })
+		if n == len(l.recent) {
+			return max(l.visible, lowest)
 		}
-		n, err := f.search(late)
-		if err != nil || n == f.count {
-			n = 0 // damaged: earlier is safe
-		}
-		if b, err := f.at(n); err == nil {
-			return max(b.FirstOffset, l.lowest)
-		}
-		return max(f.first, l.lowest)
+		return max(l.recent[n].FirstOffset, lowest)
 	}
-	n := sort.Search(len(l.recent), func(i int) bool { return late(&l.recent[i]) })
-	if n == len(l.recent) {
-		return l.visible
+	f := l.sealed[i]
+	held := f.handle.acquire()
+	l.mu.RUnlock()
+	if !held {
+		return max(f.first, lowest) // closed
 	}
-	return max(l.recent[n].FirstOffset, l.lowest)
+	defer f.handle.release()
+	n, err := f.search(late)
+	if err != nil || n == f.count {
+		return max(f.first, lowest) // damaged: too early is safe
+	}
+	b, err := f.at(n)
+	if err != nil {
+		return max(f.first, lowest)
+	}
+	return max(b.FirstOffset, lowest)
 }
