@@ -195,7 +195,10 @@ func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
 		}
 	}
 	b.free()
-	a.stalled, a.overloaded = 0, false
+	if !a.paused {
+		a.stalled = 0
+	}
+	a.overloaded = false
 	a.lastAck = a.f.now()
 	a.acks++
 	if a.queue.n > 0 {

@@ -220,7 +220,7 @@ func TestConsumeWaitsForANode(t *testing.T) {
 	require.NoError(t, <-got)
 
 	c.nodes["a"].kill()
-	_, err = p.Consume(ctxFor(t, 300*time.Millisecond), &logv1.ConsumeRequest{})
+	_, err = p.Consume(ctxFor(t, 3*time.Second), &logv1.ConsumeRequest{})
 	requireReason(t, apierr.ReasonNotSent, err)
 }
 

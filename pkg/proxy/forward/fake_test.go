@@ -303,6 +303,8 @@ func (n *fakeNode) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev
 		case q = <-reqs:
 		case <-dead:
 			return errCut
+		case <-s.Context().Done():
+			return s.Context().Err()
 		}
 		if q.err != nil {
 			if errors.Is(q.err, io.EOF) {

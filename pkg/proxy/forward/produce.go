@@ -3,8 +3,8 @@ package forward
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strconv"
 	"sync/atomic"
@@ -145,23 +145,21 @@ func (f *Forwarder) dueOf(ctx context.Context) int64 {
 
 // shorten takes a margin off the time a client has left.
 func shorten(left time.Duration) time.Duration {
-	return left - min(left/10, 50*time.Millisecond)
+	return left - min(left/10, 250*time.Millisecond)
 }
 
 // requestKey makes o a keyed record when the client sent a request id: the same
-// id of the same principal is the same key through every proxy.
+// id of the same principal is the same key through every proxy, and at a node.
 func requestKey(ctx context.Context, principal string, o *op) error {
 	v := metadata.ValueFromIncomingContext(ctx, mdRequestID)
 	if len(v) == 0 {
 		return nil
 	}
 	if len(v) != 1 || v[0] == "" || len(v[0]) > maxID {
-		return apierr.Invalid{Field: mdRequestID, Why: "one value of 1 to 256 bytes is wanted"}
+		return apierr.Invalid{Field: mdRequestID, Why: fmt.Sprintf("exactly one, of 1 to %d bytes", maxID)}
 	}
 	h := sha256.New()
-	h.Write(binary.AppendUvarint(nil, uint64(len(principal))))
-	h.Write([]byte(principal))
-	h.Write([]byte(v[0]))
+	fmt.Fprintf(h, "%d:%s%s", len(principal), principal, v[0])
 	copy(o.key[:], h.Sum(nil))
 	o.keyed = true
 	return nil

@@ -25,6 +25,7 @@ import (
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/proxy/forward"
+	"github.com/logd-io/logd/pkg/proxy/route"
 )
 
 func TestProduce(t *testing.T) {
@@ -103,7 +104,7 @@ func TestProduceContent(t *testing.T) {
 		want  string // the value stored
 	}{
 		"empty record":               {field(1, nil), "-", ""},
-		"no record":                  {nil, "record", ""},
+		"no record":                  {nil, "-", ""},
 		"record in two pieces":       {append(field(1, field(1, []byte("x"))), field(1, field(5, []byte("k")))...), "-", "x"},
 		"largest record":             {field(1, field(1, []byte(strings.Repeat("x", 997)))), "-", strings.Repeat("x", 997)},
 		"too large":                  {field(1, field(1, []byte(strings.Repeat("x", 998)))), "record", ""},
@@ -115,6 +116,7 @@ func TestProduceContent(t *testing.T) {
 		"malformed header":           {field(1, field(6, []byte{0x0a, 0x09})), "record.headers", ""},
 		"header key not UTF-8":       {badKey, "record.headers.key", ""},
 		"unfinished group":           {field(1, []byte{0x53}), "record", ""},
+		"group":                      {field(1, []byte{0x53, 0x54}), "record", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := len(c.values())
@@ -287,10 +289,29 @@ func TestHoldEnds(t *testing.T) {
 		requireReason(t, apierr.ReasonOverloaded, err)
 		require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
 	})
+	t.Run("though the deposed leader still acknowledged", func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 200 * time.Millisecond })
+		n := c.nodes["a"]
+		n.freeze()
+		first := produceAsync(t, p, "first")
+		require.Eventually(t, func() bool { return n.InFlight() == 1 }, 10*time.Second, time.Millisecond)
+		c.holder.Publish(route.New(route.Spec{ClusterID: clusterID, Term: 2}))
+		second := produceAsync(t, p, "second")
+		require.Eventually(t, func() bool { return p.metric("held_records_total") == 1 }, 10*time.Second, time.Millisecond)
+		n.thaw()
+		if err := <-first; err != nil {
+			requireReason(t, apierr.ReasonOutcomeUnknown, err)
+		}
+		requireReason(t, apierr.ReasonNotSent, <-second)
+		requireReason(t, apierr.ReasonNotSent, <-produceAsync(t, p, "third"))
+		require.Equal(t, []string{"first"}, c.values())
+	})
 	t.Run("before the client's deadline", func(t *testing.T) {
 		c := newCluster(t, "a")
 		p := newProxy(t, c, nil)
-		_, err := p.Produce(ctxFor(t, time.Second), rec("x"))
+		_, err := p.Produce(ctxFor(t, 3*time.Second), rec("x"))
 		requireReason(t, apierr.ReasonNotSent, err)
 	})
 }
@@ -473,7 +494,7 @@ func TestRequestIDTravelsAlone(t *testing.T) {
 	}
 	require.Len(t, c.values(), 20)
 
-	_, err := p1.Produce(ctxFor(t, 10*time.Second, "logd-request-id", strings.Repeat("x", 257)), rec("x"))
+	_, err := p1.Produce(ctxFor(t, 10*time.Second, "logd-request-id", strings.Repeat("x", 513)), rec("x"))
 	requireReason(t, apierr.ReasonInvalid, err)
 	s, err := p1.ProduceStream(ctxFor(t, 10*time.Second, "logd-request-id", "x"))
 	require.NoError(t, err)
@@ -485,12 +506,12 @@ func TestRequestIDTravelsAlone(t *testing.T) {
 func TestProduceStreamStopsAtTheFirstFailure(t *testing.T) {
 	c := newCluster(t, "a")
 	c.lead("a")
-	p := newProxy(t, c, nil)
-	t.Run("a malformed record", func(t *testing.T) {
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.MaxRecordBytes = 1000 })
+	t.Run("a record too large", func(t *testing.T) {
 		s, err := p.ProduceStream(ctxFor(t, 10*time.Second))
 		require.NoError(t, err)
 		require.NoError(t, s.Send(rec("s0")))
-		require.NoError(t, s.Send(&logv1.ProduceRequest{}))
+		require.NoError(t, s.Send(&logv1.ProduceRequest{Record: &logv1.Record{Value: make([]byte, 2000)}}))
 		_ = s.Send(rec("s2"))
 		resp, err := s.Recv()
 		require.NoError(t, err)

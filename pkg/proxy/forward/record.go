@@ -29,7 +29,8 @@ const (
 
 // recordOf is the encoded Record of an encoded ProduceRequest: a part of req, or
 // a new slice when the request brings the record in pieces, which protobuf
-// merges, and merging encoded messages is joining them.
+// merges, and merging encoded messages is joining them. A request without one is an
+// empty record.
 func recordOf(req []byte, limit int) ([]byte, error) {
 	var rec []byte
 	found := false
@@ -51,13 +52,10 @@ func recordOf(req []byte, limit int) ([]byte, error) {
 			rec, found = part, true
 			continue
 		}
-		if n = protowire.ConsumeFieldValue(num, typ, b); n < 0 {
+		if n = fieldLen(num, typ, b); n < 0 || num == produceRequestRecord {
 			return nil, apierr.Invalid{Why: "malformed request"}
 		}
 		b = b[n:]
-	}
-	if !found {
-		return nil, apierr.Invalid{Field: "record", Why: "missing"}
 	}
 	if len(rec) > limit {
 		return nil, apierr.Invalid{Field: "record", Why: fmt.Sprintf("%d bytes, the limit is %d", len(rec), limit)}
@@ -65,8 +63,18 @@ func recordOf(req []byte, limit int) ([]byte, error) {
 	return rec, checkRecord(rec)
 }
 
+// fieldLen is the length of a field's value, negative when it is malformed or a
+// group, which some protobuf implementations limit and others do not.
+func fieldLen(num protowire.Number, typ protowire.Type, b []byte) int {
+	if typ == protowire.StartGroupType || typ == protowire.EndGroupType {
+		return -1
+	}
+	return protowire.ConsumeFieldValue(num, typ, b)
+}
+
 // checkRecord refuses what a protobuf decoder of any language may refuse: a record
-// in the log that nobody can decode would stop every consumer behind it.
+// in the log that nobody can decode would stop every consumer behind it. Nodes
+// check the same, and what they refused would have cost a batch.
 func checkRecord(rec []byte) error {
 	for len(rec) > 0 {
 		num, typ, n := protowire.ConsumeTag(rec)
@@ -89,7 +97,7 @@ func checkRecord(rec []byte) error {
 			rec = rec[n:]
 			continue
 		}
-		if n = protowire.ConsumeFieldValue(num, typ, rec); n < 0 {
+		if n = fieldLen(num, typ, rec); n < 0 {
 			return apierr.Invalid{Field: "record", Why: "malformed"}
 		}
 		rec = rec[n:]
@@ -128,7 +136,7 @@ func checkHeader(h []byte) error {
 			h = h[n:]
 			continue
 		}
-		if n = protowire.ConsumeFieldValue(num, typ, h); n < 0 {
+		if n = fieldLen(num, typ, h); n < 0 {
 			return apierr.Invalid{Field: "record.headers", Why: "malformed"}
 		}
 		h = h[n:]

@@ -3,6 +3,7 @@ package forward
 import (
 	"container/list"
 	"context"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -26,7 +27,7 @@ const (
 )
 
 // maxID bounds what a client may name a session or a request.
-const maxID = 256
+const maxID = 512
 
 // session is how far one client has seen the log.
 type session struct {
@@ -94,7 +95,7 @@ func (f *Forwarder) sessionOf(ctx context.Context, principal string) (s *session
 		if id := v[0]; len(v) == 1 && id != "" && len(id) <= maxID {
 			return f.sessions.get(sessionKey{principal, "s" + id}), true, nil
 		}
-		return nil, false, apierr.Invalid{Field: mdSession, Why: "one value of 1 to 256 bytes is wanted"}
+		return nil, false, apierr.Invalid{Field: mdSession, Why: fmt.Sprintf("exactly one, of 1 to %d bytes", maxID)}
 	}
 	if f.cfg.Sessions == SessionConnection {
 		if p, ok := peer.FromContext(ctx); ok && p.Addr != nil {
