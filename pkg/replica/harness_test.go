@@ -31,8 +31,9 @@ type cluster struct {
 	off  []replica.Switch
 
 	mu    sync.Mutex
-	nodes map[string]*node // guarded by mu
-	cut   map[[2]string]bool
+	nodes map[string]*node         // guarded by mu
+	cut   map[[2]string]bool       // pairs that cannot connect; guarded by mu
+	live  map[[2]string][]net.Conn // by {from, to}; guarded by mu
 }
 
 // node is a replica that can be killed and started again.
@@ -48,7 +49,7 @@ type node struct {
 func nodeID(i int) string { return fmt.Sprintf("n%d.%08x", i, i) }
 
 func newCluster(t testing.TB, conf func(*replica.Config), off ...replica.Switch) *cluster {
-	c := &cluster{t: t, conf: conf, off: off, nodes: map[string]*node{}, cut: map[[2]string]bool{}}
+	c := &cluster{t: t, conf: conf, off: off, nodes: map[string]*node{}, cut: map[[2]string]bool{}, live: map[[2]string][]net.Conn{}}
 	t.Cleanup(c.close)
 	return c
 }
@@ -98,6 +99,9 @@ func (c *cluster) dial(from, to string) (net.Conn, error) {
 		return nil, errors.New("connection refused")
 	}
 	near, far := net.Pipe()
+	c.mu.Lock()
+	c.live[[2]string{from, to}] = append(c.live[[2]string{from, to}], near)
+	c.mu.Unlock()
 	r.Accept(far, replica.NameOf(from))
 	return near, nil
 }

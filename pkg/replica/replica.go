@@ -161,9 +161,6 @@ func (r *Replica) guard(f func() error) error {
 	return &FatalError{Err: r.fatalErr}
 }
 
-// watchdogPeriod is how often Run looks for a hung write.
-const watchdogPeriod = time.Second
-
 // Run starts Raft, once the node belongs to a cluster, and keeps it going until
 // ctx ends, Close is called, Raft stops by itself (ErrRaftStopped) or a fault
 // makes that impossible (*FatalError). It may be called once.
@@ -191,8 +188,9 @@ func (r *Replica) Run(ctx context.Context) error {
 }
 
 func (r *Replica) serve(ctx context.Context) error {
-	watchdog := time.NewTicker(watchdogPeriod)
-	defer watchdog.Stop()
+	ticks := time.NewTicker(watchdogPeriod)
+	defer ticks.Stop()
+	watchdog := watchdog{limit: max(3*time.Second, 4*r.cfg.Heartbeat)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -207,19 +205,11 @@ func (r *Replica) serve(ctx context.Context) error {
 			if err := r.reinstall(in); err != nil {
 				r.fail(err)
 			}
-		case <-watchdog.C:
-			r.checkWrite(time.Now())
+		case <-ticks.C:
+			if err := watchdog.look(r.store.Log().Stats().WritingSince); err != nil {
+				r.fail(err)
+			}
 		}
-	}
-}
-
-// checkWrite makes a write that hangs fatal: it would keep Raft's main loop, and
-// with it a leader's whole cluster, for as long as the disk likes.
-func (r *Replica) checkWrite(now time.Time) {
-	limit := max(3*time.Second, 4*r.cfg.Heartbeat)
-	if since := r.store.Log().Stats().WritingSince; !since.IsZero() && now.Sub(since) > limit {
-		r.hung.Store(true)
-		r.fail(fmt.Errorf("a write to the log has not returned for %v", now.Sub(since).Round(time.Second)))
 	}
 }
 
