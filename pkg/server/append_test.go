@@ -14,6 +14,7 @@ import (
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/server"
 )
 
 // batch is an AppendRequest of one record a value.
@@ -259,4 +260,8 @@ func TestClientThatLeavesAppendLeavesNothingBehind(t *testing.T) {
 	<-r.arrived
 	cancel()
 	r.end() // waits for every goroutine of the stream; goleak looks too
+}
+
+func TestNothingIsSubmittedBehindTheEndOfAStream(t *testing.T) {
+	require.Zero(t, server.TakenAfterEnd(3))
 }

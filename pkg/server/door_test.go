@@ -53,6 +53,33 @@ func TestDispatchByALPN(t *testing.T) {
 	require.Equal(t, "back", string(buf))
 }
 
+// gRPC clears the deadline of what it accepted once the handshake has returned.
+// That must not undo what Raft's side has set by then.
+func TestDispatchedConnectionKeepsItsDeadline(t *testing.T) {
+	ended := make(chan error, 1)
+	r := start(t, func(c *server.Config) {
+		c.RaftConn = func(conn net.Conn, _ string) {
+			_ = conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+			go func() {
+				_, err := conn.Read(make([]byte, 1))
+				_ = conn.Close()
+				ended <- err
+			}()
+		}
+	})
+	src := r.ca.Source(t, tlsconf.RoleStorage, "n2")
+	conn, err := tls.Dial("tcp", r.addr, src.Client(tlsconf.ALPNRaft, tlsconf.RoleStorage, "n1"))
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	select {
+	case err := <-ended:
+		require.True(t, timedOut(err), "%v", err)
+	case <-ctxOf(t).Done():
+		_ = conn.Close()
+		t.Fatal("the deadline was lost")
+	}
+}
+
 func TestDoorRefuses(t *testing.T) {
 	r := start(t, func(c *server.Config) { c.HandshakeTimeout = 300 * time.Millisecond })
 	stranger := tlstest.NewCA(t, "test")

@@ -111,7 +111,10 @@ func inspectHeader(b []byte) error {
 
 // fieldLen is the length of the field's value at the start of b.
 func fieldLen(num protowire.Number, typ protowire.Type, b []byte) (int, error) {
-	if typ == protowire.StartGroupType || typ == protowire.EndGroupType {
+	switch {
+	case num > protowire.MaxValidNumber: // ConsumeTag lets it through, decoders do not
+		return 0, fmt.Errorf("field number %d", num)
+	case typ == protowire.StartGroupType || typ == protowire.EndGroupType:
 		return 0, fmt.Errorf("field %d is a group", num)
 	}
 	n := protowire.ConsumeFieldValue(num, typ, b)

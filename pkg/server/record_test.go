@@ -63,6 +63,7 @@ func TestRecordIsCheckedAtTheDoor(t *testing.T) {
 		"truncated tag":           {[]byte{0x80}, "unexpected EOF"},
 		"truncated value":         {[]byte{0x0a, 5, 'a'}, "unexpected EOF"},
 		"field number zero":       {[]byte{0x02, 0}, "invalid field number"},
+		"field number too large":  {[]byte{0x90, 0xc5, 0xc5, 0xdd, 0x30, 0}, "field number"},
 		"value as varint":         {protowire.AppendVarint(tag(1, protowire.VarintType), 1), "field 1 has wire type 0"},
 		"timestamp as bytes":      {protowire.AppendString(tag(7, protowire.BytesType), "x"), "field 7 has wire type 2"},
 		"offset as bytes":         {protowire.AppendString(tag(2, protowire.BytesType), "x"), "field 2 has wire type 2"},

@@ -1,0 +1,23 @@
+package server
+
+import (
+	"io"
+
+	"github.com/logd-io/logd/pkg/replica"
+)
+
+// Stored is a batch as the log keeps it.
+var Stored = storedBatch
+
+// TakenAfterEnd counts the messages a stream submits after its end is queued.
+func TakenAfterEnd(messages int) (submissions int) {
+	p := newPipeline(messages, func([]byte) (submitted, error) {
+		submissions++
+		return submitted{}, nil
+	}, func(submitted, replica.Result) *frame { return nil })
+	p.end(io.EOF)
+	for range messages {
+		p.take(nil)
+	}
+	return submissions
+}
