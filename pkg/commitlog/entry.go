@@ -26,7 +26,7 @@ func (l *Log) Entry(index uint64) (Entry, error) {
 		s, shape := l.acquire(index), l.shape
 		l.mu.RUnlock()
 		e, err := s.entry(index)
-		_ = s.handle.release() // read-only use; the owner's close reports
+		s.handle.drop()
 		if err == nil || !l.reshaped(shape) {
 			return e, err
 		}

@@ -51,3 +51,7 @@ func (h *handle) release() error {
 	}
 	return h.err
 }
+
+// drop is release for a reader, who has nobody to tell of a failed close; the
+// bytes it wanted were read.
+func (h *handle) drop() { _ = h.release() }

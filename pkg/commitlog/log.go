@@ -138,6 +138,9 @@ func (l *Log) fatal(op, path string, err error) error {
 
 // report ends every call that may fail fatally; no lock is held.
 func (l *Log) report(err error) error {
+	if err == nil {
+		return nil // nothing is allocated for errors.As
+	}
 	var first firstFailure
 	if !errors.As(err, &first) {
 		return err

@@ -233,7 +233,7 @@ func (l *Log) placeOf(index uint64) (int64, error) {
 		s, shape := l.acquire(index), l.shape
 		l.mu.RUnlock()
 		p, _, err := s.find(index)
-		_ = s.handle.release() // read-only use; the owner's close reports
+		s.handle.drop()
 		if err == nil || !l.reshaped(shape) {
 			return p.place, err
 		}
@@ -318,7 +318,7 @@ func (l *Log) syncOffsets() error {
 	l.publishing.Lock()
 	defer l.publishing.Unlock()
 	f.synced = f.synced || err == nil
-	_ = f.handle.release() // the owner's close reports
+	f.handle.drop()
 	return err
 }
 

@@ -79,7 +79,7 @@ func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, erro
 		found = found[:sort.Search(len(found), func(i int) bool { return found[i].Index >= next })]
 	}
 	l.mu.RUnlock()
-	defer s.handle.release()
+	defer s.handle.drop()
 	l.metrics.misses.Inc()
 	return l.readFrames(s, found, out)
 }
@@ -111,7 +111,7 @@ func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
 		panic(fmt.Sprintf("commitlog: listed offset file %s is closed", f.name))
 	}
 	l.mu.RUnlock()
-	defer f.handle.release()
+	defer f.handle.drop()
 	i, err := f.search(func(b *batch) bool { return b.FirstOffset > off })
 	if err != nil {
 		return dst, err
@@ -244,7 +244,7 @@ func (l *Log) OffsetAt(unixNano int64) uint64 {
 	if !held {
 		return max(f.first, lowest) // closed
 	}
-	defer f.handle.release()
+	defer f.handle.drop()
 	n, err := f.search(late)
 	if err != nil || n == f.count {
 		return max(f.first, lowest) // damaged: too early is safe

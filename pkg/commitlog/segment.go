@@ -2,6 +2,7 @@ package commitlog
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"sort"
 	"strconv"
@@ -103,8 +104,7 @@ func openSegment(fsys vfs.FS, dir, name string, first, id uint64) (*segment, err
 	}
 	s := &segment{name: name, path: p, id: id, first: first, handle: newHandle(f)}
 	if err := s.readHeader(); err != nil {
-		s.handle.release()
-		return nil, err
+		return nil, errors.Join(err, s.handle.release())
 	}
 	return s, nil
 }
