@@ -546,6 +546,39 @@ func TestProduceStreamStopsAtTheFirstFailure(t *testing.T) {
 	})
 }
 
+// Batches a leader refuses for certain go back to where they were in the queue.
+func TestRecalledRecordsKeepTheirOrder(t *testing.T) {
+	c := newCluster(t, "a")
+	c.lead("a")
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.BatchBytes = 100 })
+	n := c.nodes["a"]
+	n.freeze()
+	refusals := 0
+	n.onAppend = func(*nodev1.AppendRequest) error {
+		if refusals++; refusals <= 5 {
+			return apierr.Draining{}
+		}
+		return nil
+	}
+	s, err := p.ProduceStream(ctxFor(t, 20*time.Second))
+	require.NoError(t, err)
+	const total = 500
+	for i := range total {
+		require.NoError(t, s.Send(rec(strconv.Itoa(i))))
+	}
+	require.Eventually(t, func() bool { return p.metric("produce_records_held") == total }, 10*time.Second, time.Millisecond)
+	n.thaw()
+	for i := range total {
+		resp, err := s.Recv()
+		require.NoError(t, err)
+		require.EqualValues(t, i, resp.Offset)
+	}
+	for i, v := range c.values() {
+		require.Equal(t, strconv.Itoa(i), v)
+	}
+	require.Zero(t, p.metric("batches_duplicate_total"))
+}
+
 func TestProduceStreamIsBackpressured(t *testing.T) {
 	c := newCluster(t, "a")
 	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords = 20; cfg.StreamRecords = 8 })
