@@ -89,6 +89,11 @@ func TestAppendEndsWithTheFirstRefusal(t *testing.T) {
 		"fenced":           {&replica.FencedError{Epoch: 8}, apierr.ReasonFenced},
 		"unknown producer": {&replica.UnknownProducerError{}, apierr.ReasonUnknownProducer},
 		"leadership lost":  {replica.ErrOutcomeUnknown, apierr.ReasonOutcomeUnknown},
+		"not proposed":     {replica.ErrDraining, apierr.ReasonDraining},
+		// Whatever else goes wrong, the batch may have been appended.
+		"closed":        {replica.ErrClosed, apierr.ReasonOutcomeUnknown},
+		"a fatal fault": {&replica.FatalError{Err: errors.New("disk")}, apierr.ReasonOutcomeUnknown},
+		"anything":      {errors.New("surprise"), apierr.ReasonOutcomeUnknown},
 	} {
 		t.Run("when settled: "+name, func(t *testing.T) {
 			r := start(t)

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -23,7 +24,7 @@ const (
 )
 
 // maxPrincipal bounds what a proxy may claim in bytes.
-const maxPrincipal = 512
+const maxPrincipal = 2048
 
 // rolesOf says who may call a method. A method that is not here is refused to
 // everybody, so that one added to a .proto is closed until somebody decides.
@@ -111,7 +112,12 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		case len(claimed) != 1 || claimed[0] == "" || len(claimed[0]) > maxPrincipal:
 			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": exactly one name is needed"}
 		}
-		who.principal = claimed[0]
+		// What a header cannot hold comes percent-encoded.
+		name, err := url.PathUnescape(claimed[0])
+		if err != nil {
+			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": not percent-encoded"}
+		}
+		who.principal = name
 	} else if id.Role == tlsconf.RoleProxy && needsPrincipal[method] {
 		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: %s has to say for whom (%s)", method, id.Name, metaPrincipal)}
 	}

@@ -15,6 +15,10 @@ import (
 	"github.com/logd-io/logd/pkg/replica"
 )
 
+// electedWait bounds how long a new leader may take to apply its first entry
+// before it is asked in vain.
+const electedWait = time.Second
+
 // GetServers lists the storage nodes of the Raft configuration whose address is
 // known.
 func (s *Server) GetServers(context.Context, *logv1.GetServersRequest) (*logv1.GetServersResponse, error) {
@@ -29,17 +33,50 @@ func (s *Server) GetServers(context.Context, *logv1.GetServersRequest) (*logv1.G
 }
 
 // GetOffsets tells where this node's log begins and ends.
-func (s *Server) GetOffsets(_ context.Context, req *logv1.GetOffsetsRequest) (*logv1.GetOffsetsResponse, error) {
+func (s *Server) GetOffsets(ctx context.Context, req *logv1.GetOffsetsRequest) (*logv1.GetOffsetsResponse, error) {
+	if err := s.caughtUp(ctx); err != nil {
+		return nil, err
+	}
 	resp := &logv1.GetOffsetsResponse{Lowest: s.log.Lowest(), Next: s.log.Visible()}
 	resp.AtTime = s.at(req.Time)
 	return resp, nil
 }
 
 // Offsets is GetOffsets for proxies.
-func (s *Server) Offsets(_ context.Context, req *nodev1.OffsetsRequest) (*nodev1.OffsetsResponse, error) {
+func (s *Server) Offsets(ctx context.Context, req *nodev1.OffsetsRequest) (*nodev1.OffsetsResponse, error) {
+	if err := s.caughtUp(ctx); err != nil {
+		return nil, err
+	}
 	resp := &nodev1.OffsetsResponse{Lowest: s.log.Lowest(), Visible: s.log.Visible()}
 	resp.AtTime = s.at(req.Time)
 	return resp, nil
+}
+
+// caughtUp waits, on a node that has just been elected, until it has applied an
+// entry of its own term. Before that its log may end below what the leader before
+// it acknowledged, while the caller takes a leader's word for the end of the log.
+func (s *Server) caughtUp(ctx context.Context) error {
+	var bound <-chan time.Time
+	for {
+		changed := s.replica.Changes()
+		if v := s.replica.View(); v.LeaderID != s.cfg.NodeID || v.IsLeader {
+			return nil
+		}
+		if bound == nil {
+			timer := time.NewTimer(electedWait)
+			defer timer.Stop()
+			bound = timer.C
+		}
+		select {
+		case <-changed:
+		case <-bound:
+			return apierr.Draining{}
+		case <-s.stopping:
+			return apierr.Draining{}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 }
 
 func (s *Server) at(t *int64) *uint64 {

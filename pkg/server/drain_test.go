@@ -60,8 +60,9 @@ func TestDrain(t *testing.T) {
 	require.NoError(t, stream.Send(batch(1, "b")))
 	a, b := <-r.arrived, <-r.arrived
 	unary := make(chan error, 1)
+	client := r.client()
 	go func() {
-		_, err := r.client().Produce(ctx, &logv1.ProduceRequest{})
+		_, err := client.Produce(ctx, &logv1.ProduceRequest{})
 		unary <- err
 	}()
 	c := <-r.arrived

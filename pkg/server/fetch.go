@@ -109,7 +109,7 @@ func (s *Server) tail(stream grpc.ServerStream, work func(context.Context, *send
 		return err
 	}
 	snd := &sender{stream: stream}
-	return s.supervise(snd, func() { cancel(apierr.Draining{}) }, func() error {
+	return s.supervise(snd, apierr.Overloaded{RetryAfter: time.Second}, func() { cancel(apierr.Draining{}) }, func() error {
 		err := work(ctx, snd)
 		if errors.Is(err, context.Canceled) {
 			return context.Cause(ctx)

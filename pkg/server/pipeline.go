@@ -57,7 +57,9 @@ func (p *pipeline) run(s *Server, stream grpc.ServerStream) error {
 	}
 	s.helpers.Go(func() { p.receive(ctx, stream) })
 	snd := &sender{stream: stream}
-	return s.supervise(snd, func() { p.end(apierr.Draining{}) }, func() error { return p.acknowledge(ctx, snd) })
+	// Acknowledgements that nobody reads say nothing about what was submitted.
+	return s.supervise(snd, apierr.OutcomeUnknown{}, func() { p.end(apierr.Draining{}) },
+		func() error { return p.acknowledge(ctx, snd) })
 }
 
 func (p *pipeline) receive(ctx context.Context, stream grpc.ServerStream) {
@@ -133,7 +135,7 @@ func (p *pipeline) acknowledge(ctx context.Context, snd *sender) error {
 			// What was submitted behind it is not acknowledged either: its outcome
 			// is unknown to the client, and a sequence settles it.
 			p.end(err)
-			return err
+			return settled(err)
 		}
 		if err := snd.send(p.ack(b, r)); err != nil {
 			return err

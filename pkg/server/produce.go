@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"time"
 
@@ -22,7 +21,7 @@ const (
 	// to five.
 	appendWindow = 16
 	// maxRequestID bounds logd-request-id in bytes.
-	maxRequestID = 256
+	maxRequestID = 512
 )
 
 // one makes a batch of the single record in a ProduceRequest.
@@ -53,9 +52,7 @@ func requestKey(ctx context.Context) (key [16]byte, err error) {
 	}
 	principal := callerOf(ctx).principal
 	h := sha256.New()
-	h.Write(binary.AppendUvarint(nil, uint64(len(principal))))
-	h.Write([]byte(principal))
-	h.Write([]byte(ids[0]))
+	fmt.Fprintf(h, "%d:%s%s", len(principal), principal, ids[0])
 	copy(key[:], h.Sum(nil))
 	return key, nil
 }
@@ -80,7 +77,7 @@ func (s *Server) produce(ctx context.Context, in []byte) (*frame, error) {
 	}
 	r, err := p.Result()
 	if err != nil {
-		return nil, err
+		return nil, settled(err)
 	}
 	return produceResponse(r.FirstOffset), nil
 }

@@ -131,6 +131,30 @@ func TestElectedButNotReadyLeaderSaysBehind(t *testing.T) {
 	require.Equal(t, apierr.Behind{}, reasonOf(t, err))
 }
 
+func TestNewLeaderTellsOffsetsOnlyOnceItKnows(t *testing.T) {
+	r := start(t)
+	r.put("0")
+	r.set(func(v *replica.View) { v.IsLeader = false }) // elected
+	got := make(chan uint64, 2)
+	ctx, p, c := ctxOf(t), r.proxy(), r.client()
+	go func() {
+		resp, _ := p.Offsets(ctx, &nodev1.OffsetsRequest{})
+		got <- resp.GetVisible()
+	}()
+	go func() {
+		resp, _ := c.GetOffsets(ctx, &logv1.GetOffsetsRequest{})
+		got <- resp.GetNext()
+	}()
+	r.put("1") // what the leader before it had acknowledged
+	r.set(func(v *replica.View) { v.IsLeader = true })
+	require.Equal(t, uint64(2), <-got)
+	require.Equal(t, uint64(2), <-got)
+
+	r.set(func(v *replica.View) { v.IsLeader = false })
+	_, err := p.Offsets(ctx, &nodev1.OffsetsRequest{})
+	require.Equal(t, apierr.Draining{}, reasonOf(t, err), "it never came to know")
+}
+
 func TestMinimumPosition(t *testing.T) {
 	r := start(t)
 	r.put("0", "1")

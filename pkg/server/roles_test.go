@@ -2,6 +2,8 @@ package server_test
 
 import (
 	"context"
+	"crypto/sha256"
+	"io"
 	"strings"
 	"testing"
 
@@ -59,7 +61,9 @@ func TestRolesPerMethod(t *testing.T) {
 				var cs grpc.ClientStream
 				cs, err = cc.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method)
 				require.NoError(t, err)
-				require.NoError(t, cs.SendMsg(&nodev1.StatsRequest{}))
+				if err := cs.SendMsg(&nodev1.StatsRequest{}); err != nil {
+					require.ErrorIs(t, err, io.EOF, "refused before it was sent, or not at all")
+				}
 				require.NoError(t, cs.CloseSend())
 				// Headers come at once from whoever is let in. An Append without a
 				// record is refused after them.
@@ -95,8 +99,11 @@ func TestOnlyAProxySpeaksForOthers(t *testing.T) {
 		require.Equal(t, codes.PermissionDenied, status.Code(err))
 	}
 	p := nodev1.NewNodeClient(r.dial(tlsconf.RoleProxy, "p1"))
+	odd := metadata.AppendToOutgoingContext(ctxOf(t), "logd-original-principal", "100%")
+	_, err := p.Stats(odd, &nodev1.StatsRequest{})
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "not percent-encoded")
 	two := metadata.AppendToOutgoingContext(as, "logd-original-principal", "bob")
-	_, err := p.Stats(two, &nodev1.StatsRequest{})
+	_, err = p.Stats(two, &nodev1.StatsRequest{})
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "two principals")
 	_, err = p.Stats(as, &nodev1.StatsRequest{})
 	require.NoError(t, err)
@@ -124,6 +131,7 @@ func TestOwnerIsPrincipalAndCertificate(t *testing.T) {
 	require.Equal(t, one, owner("p1", "alice"))
 	require.NotEqual(t, one, owner("p2", "alice"), "another proxy")
 	require.NotEqual(t, one, owner("p1", "bob"), "another principal")
+	require.Equal(t, one, owner("p1", "%61lice"), "percent-encoded")
 }
 
 func TestRequestKeyBelongsToPrincipal(t *testing.T) {
@@ -135,7 +143,8 @@ func TestRequestKeyBelongsToPrincipal(t *testing.T) {
 		return r.last().Key
 	}
 	a := key("app", "1")
-	require.NotZero(t, a)
+	sum := sha256.Sum256([]byte("3:app1")) // a proxy makes the same, so it may not change
+	require.Equal(t, sum[:16], a[:])
 	require.Equal(t, a, key("app", "1"))
 	require.NotEqual(t, a, key("app", "2"))
 	require.NotEqual(t, a, key("other", "1"))

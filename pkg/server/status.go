@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -85,4 +86,25 @@ func (s *Server) kind(err error) error {
 		return apierr.Draining{}
 	}
 	return nil
+}
+
+// settled is the error a submitted batch ended with. It was proposed, so unless
+// the error says that it was certainly not appended, its outcome is unknown: a
+// caller takes every other reason for leave to send it again.
+func settled(err error) error {
+	var (
+		notLeader *replica.NotLeaderError
+		overload  *replica.OverloadedError
+		invalid   *replica.InvalidError
+		gap       *replica.GapError
+		fenced    *replica.FencedError
+		unknown   *replica.UnknownProducerError
+	)
+	switch {
+	case errors.Is(err, replica.ErrOutcomeUnknown), errors.Is(err, replica.ErrDraining),
+		errors.As(err, &notLeader), errors.As(err, &overload), errors.As(err, &invalid),
+		errors.As(err, &gap), errors.As(err, &fenced), errors.As(err, &unknown):
+		return err
+	}
+	return fmt.Errorf("%w: %w", replica.ErrOutcomeUnknown, err)
 }

@@ -1,13 +1,11 @@
 package server
 
 import (
-	"fmt"
+	"errors"
 	"sync/atomic"
 	"time"
 
 	"google.golang.org/grpc"
-
-	"github.com/logd-io/logd/pkg/apierr"
 )
 
 // sender sends on one stream and knows since when it has been at it, because
@@ -33,8 +31,8 @@ func (s *sender) stuckFor() time.Duration {
 
 // supervise runs work on a goroutine of its own and returns what it returns,
 // unless a send is stuck for longer than the limit: then the stream is ended
-// under it. stopping is called once when the server begins to stop.
-func (s *Server) supervise(snd *sender, stopping func(), work func() error) error {
+// under it, with stuck. stopping is called once when the server begins to stop.
+func (s *Server) supervise(snd *sender, stuck error, stopping func(), work func() error) error {
 	done := make(chan error, 1) // room for the one result, which nobody may wait for
 	s.helpers.Go(func() { done <- work() })
 	tick := time.NewTicker(max(s.cfg.SendTimeout/4, time.Millisecond))
@@ -48,13 +46,13 @@ func (s *Server) supervise(snd *sender, stopping func(), work func() error) erro
 			stop = nil
 			stopping()
 		case <-tick.C:
-			if stuck := snd.stuckFor(); stuck > s.cfg.SendTimeout {
-				s.logger.Debug("stream ended: its receiver does not read", "stuck", stuck)
-				return apierr.Overloaded{RetryAfter: time.Second}
+			if d := snd.stuckFor(); d > s.cfg.SendTimeout {
+				s.logger.Debug("stream ended: its receiver does not read", "stuck_for", d)
+				return stuck
 			}
 		}
 	}
 }
 
 // errEnded says that a handler is over; it never reaches a caller.
-var errEnded = fmt.Errorf("stream is over")
+var errEnded = errors.New("stream is over")
