@@ -20,6 +20,7 @@ import (
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/tlsconf"
 	"github.com/logd-io/logd/test/harness"
 )
 
@@ -98,15 +99,14 @@ func TestGarbageOnTheRPCPort(t *testing.T) {
 		require.NoError(t, err)
 		sendUntilClosed(t, conn, garbage)
 	})
-	for _, alpn := range []string{"h2", "logd-raft/1"} {
+	for _, alpn := range []string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft} {
 		t.Run("after the handshake, "+alpn, func(t *testing.T) {
 			cert := "client"
-			if alpn != "h2" {
+			if alpn == tlsconf.ALPNRaft {
 				cert = w.follower().Name
 			}
-			conf, err := w.TLS(cert, leader)
+			conf, err := w.TLS(cert, leader, alpn)
 			require.NoError(t, err)
-			conf.NextProtos = []string{alpn}
 			conn, err := (&tls.Dialer{Config: conf}).DialContext(w.ctx, "tcp", leader.RPC)
 			require.NoError(t, err)
 			sendUntilClosed(t, conn, garbage)
@@ -217,9 +217,8 @@ func TestRolesOnTheWire(t *testing.T) {
 	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
 	require.Contains(t, err.Error(), "client")
 
-	conf, err := w.TLS("client", leader)
+	conf, err := w.TLS("client", leader, tlsconf.ALPNRaft)
 	require.NoError(t, err)
-	conf.NextProtos = []string{"logd-raft/1"}
 	conn, err := (&tls.Dialer{Config: conf}).DialContext(w.ctx, "tcp", leader.RPC)
 	if err == nil { // TLS 1.3: the client learns of the refusal with its first read
 		sendUntilClosed(t, conn, []byte("x"))

@@ -286,7 +286,7 @@ func TestDefect09CheckpointCopiesTheLog(t *testing.T) {
 				switch filepath.Ext(path) {
 				case ".seg":
 					segments += info.Size()
-				case ".ckpt":
+				case ".ckp":
 					checkpoints += info.Size()
 				}
 				return nil

@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -103,15 +104,24 @@ func prepare(t *testing.T, hosts harness.Hosts) *world {
 	return w
 }
 
+// requireNoRace reads a process's output for what must not be in it.
 func requireNoRace(t *testing.T, p *harness.Process) {
-	b, err := os.ReadFile(p.Log)
+	t.Helper()
+	f, err := os.Open(p.Log)
 	if errors.Is(err, os.ErrNotExist) {
 		return
 	}
 	require.NoError(t, err)
-	text := string(b)
-	require.NotContains(t, text, "DATA RACE", "%s", p.Name)
-	require.NotContains(t, text, "panic:", "%s", p.Name)
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		for _, bad := range []string{"DATA RACE", "panic:", "fatal error:"} {
+			if strings.Contains(lines.Text(), bad) {
+				t.Fatalf("%s: %s; the end of its output:\n%s", p.Name, lines.Text(), p.Tail(100))
+			}
+		}
+	}
+	require.NoError(t, lines.Err())
 }
 
 // naive is a connection that knows only the proxy's address.

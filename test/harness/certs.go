@@ -55,19 +55,19 @@ func (c *Cluster) Cert(name string) tlsconf.Files {
 	return tlsconf.Files{CA: c.certFile("ca.pem"), Cert: c.certFile(name + ".pem"), Key: c.certFile(name + "-key.pem")}
 }
 
-// TLS is a client configuration with the named certificate, for a gRPC
-// connection to node n.
-func (c *Cluster) TLS(cert string, n *Node) (*tls.Config, error) {
+// TLS is a client configuration with the named certificate, for a connection to
+// node n that speaks alpn.
+func (c *Cluster) TLS(cert string, n *Node, alpn string) (*tls.Config, error) {
 	src, err := tlsconf.Load(c.Cert(cert))
 	if err != nil {
 		return nil, err
 	}
-	return src.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, n.Name), nil
+	return src.Client(alpn, tlsconf.RoleStorage, n.Name), nil
 }
 
 // Dial connects to node n with the named certificate.
 func (c *Cluster) Dial(cert string, n *Node) (*grpc.ClientConn, error) {
-	conf, err := c.TLS(cert, n)
+	conf, err := c.TLS(cert, n, tlsconf.ALPNgRPC)
 	if err != nil {
 		return nil, err
 	}
