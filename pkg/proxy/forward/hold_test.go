@@ -1,0 +1,136 @@
+package forward_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/forward"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+func TestHoldUntilALeaderIsElected(t *testing.T) {
+	c := newCluster(t, "a")
+	p := newProxy(t, c, nil)
+	got := produceAsync(t, p, "x")
+	got2 := produceAsync(t, p, "x")
+	c.lead("a")
+	require.NoError(t, <-got)
+	require.NoError(t, <-got2)
+	require.Len(t, c.values(), 2)
+}
+
+func TestHoldEnds(t *testing.T) {
+	t.Run("never sent", func(t *testing.T) {
+		c := newCluster(t, "a")
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"))
+		requireReason(t, apierr.ReasonNotSent, err)
+		require.Equal(t, codes.Unavailable, status.Code(err))
+	})
+	t.Run("sent", func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		c.nodes["a"].onAcked = func(*nodev1.AppendRequest) error { c.lead(""); return errCut }
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"))
+		requireReason(t, apierr.ReasonOutcomeUnknown, err)
+		require.Equal(t, codes.Aborted, status.Code(err))
+	})
+	t.Run("refused by every leader", func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error { return apierr.Draining{} }
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"))
+		requireReason(t, apierr.ReasonNotSent, err)
+		require.Empty(t, c.values())
+	})
+	t.Run("refused as too much", func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error { return apierr.Overloaded{RetryAfter: time.Millisecond} }
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+		var trailer metadata.MD
+		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"), grpc.Trailer(&trailer))
+		requireReason(t, apierr.ReasonOverloaded, err)
+		require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
+	})
+	t.Run("though the deposed leader still acknowledged", func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 200 * time.Millisecond })
+		sent, answer := make(chan struct{}), make(chan struct{})
+		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error { close(sent); <-answer; return nil }
+		first := produceAsync(t, p, "first")
+		<-sent
+		c.holder.Publish(route.New(route.Spec{ClusterID: clusterID, Term: 2}))
+		second := produceAsync(t, p, "second")
+		require.Eventually(t, func() bool { return p.metric("held_records_total") == 1 }, 10*time.Second, time.Millisecond)
+		close(answer)
+		if err := <-first; err != nil {
+			requireReason(t, apierr.ReasonOutcomeUnknown, err)
+		}
+		requireReason(t, apierr.ReasonNotSent, <-second)
+		requireReason(t, apierr.ReasonNotSent, <-produceAsync(t, p, "third"))
+		require.Equal(t, []string{"first"}, c.values())
+	})
+	t.Run("before the client's deadline", func(t *testing.T) {
+		c := newCluster(t, "a")
+		p := newProxy(t, c, nil)
+		_, err := p.Produce(ctxFor(t, 3*time.Second), rec("x"))
+		requireReason(t, apierr.ReasonNotSent, err)
+	})
+}
+
+func TestHoldIsBounded(t *testing.T) {
+	for name, tc := range map[string]struct {
+		edit func(*forward.Config)
+		size int
+		fit  int
+	}{
+		"in count": {func(cfg *forward.Config) { cfg.HoldRecords = 4 }, 10, 4},
+		"in bytes": {func(cfg *forward.Config) { cfg.HoldBytes = 3 * 2000 }, 1500, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "a")
+			p := newProxy(t, c, tc.edit)
+			v := strings.Repeat("x", tc.size)
+			ctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			errs := make(chan error, tc.fit)
+			for range tc.fit {
+				go func() { _, err := p.Produce(ctx, rec(v)); errs <- err }()
+			}
+			held := func(n int) {
+				require.Eventually(t, func() bool { return p.metric("produce_records_held") == float64(n) }, 10*time.Second, time.Millisecond)
+			}
+			held(tc.fit)
+			var trailer metadata.MD
+			_, err := p.Produce(ctxFor(t, 10*time.Second), rec(v), grpc.Trailer(&trailer))
+			requireReason(t, apierr.ReasonOverloaded, err)
+			require.Equal(t, codes.ResourceExhausted, status.Code(err))
+			require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
+			// Cancellation releases the bounds, with no leader to help.
+			cancel()
+			for range tc.fit {
+				require.Equal(t, codes.Canceled, status.Code(<-errs))
+			}
+			held(0)
+			require.Zero(t, p.metric("produce_bytes_held"))
+			c.lead("a")
+			_, err = p.Produce(ctxFor(t, 10*time.Second), rec("after"))
+			require.NoError(t, err)
+			require.Equal(t, []string{"after"}, c.values()) // what was cancelled was never sent
+		})
+	}
+}
