@@ -207,6 +207,7 @@ func (r *Replica) serve(ctx context.Context) error {
 			}
 		case <-ticks.C:
 			if err := watchdog.look(r.store.Log().Stats().WritingSince); err != nil {
+				r.hung.Store(true) // before Run ends and stops Raft, which must not wait for it
 				r.fail(err)
 			}
 		}

@@ -260,6 +260,9 @@ type outbound struct{ t *transport }
 // Dial opens a connection to the node with that id and sends the preface.
 func (o *outbound) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
 	t := o.t
+	if t.ctx.Err() != nil { // a Raft whose write hangs goes on sending heartbeats
+		return nil, errTransportClosed
+	}
 	ctx, cancel := context.WithTimeout(t.ctx, timeout)
 	defer cancel()
 	conn, err := t.dial(ctx, string(addr))
