@@ -25,6 +25,7 @@ func run() int {
 func commands(build telemetry.Build) []cli.Command {
 	return []cli.Command{
 		agentCommand(build),
+		devCommand(build),
 		validateCommand(),
 		membersCommand(),
 		serversCommand(),

@@ -2,9 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
-	"fmt"
 	"time"
 
 	"github.com/logd-io/logd/internal/cli"
@@ -23,9 +21,6 @@ func adminFlag(fs *flag.FlagSet, env cli.Env) *string {
 	return fs.String("admin", address, "`host:port` of the proxy's admin server. LOGPROXY_ADMIN_ADDRESS. Default: "+defaultAdmin)
 }
 
-// askPace is how often readiness is asked for: it is HTTP, which announces nothing.
-const askPace = 100 * time.Millisecond
-
 func waitCommand() cli.Command {
 	return cli.Command{
 		Name:     "wait",
@@ -40,23 +35,9 @@ not in time. For start-up probes and for scripts that start a proxy.`,
 				if err != nil {
 					return err
 				}
-				bound := time.NewTimer(*timeout)
-				defer bound.Stop()
-				tick := time.NewTicker(askPace)
-				defer tick.Stop()
-				for {
-					last := a.Ready(ctx)
-					if last == nil {
-						return nil
-					}
-					select {
-					case <-tick.C:
-					case <-bound.C:
-						return fmt.Errorf("not ready: %w", last)
-					case <-ctx.Done():
-						return errors.New("interrupted")
-					}
-				}
+				bound, cancel := context.WithTimeout(ctx, *timeout)
+				defer cancel()
+				return a.WaitReady(bound)
 			}
 		},
 	}

@@ -65,6 +65,28 @@ func (a *Admin) Ready(ctx context.Context) error {
 	return a.unexpected(code)
 }
 
+// askPace is how often readiness is asked for: it is HTTP, which announces nothing.
+const askPace = 100 * time.Millisecond
+
+// WaitReady asks at least once, until the process can serve or ctx ends; then
+// the error tells why it cannot.
+func (a *Admin) WaitReady(ctx context.Context) error {
+	tick := time.NewTicker(askPace)
+	defer tick.Stop()
+	for {
+		// One question may outlive ctx, by the client's timeout: its answer is the reason.
+		err := a.Ready(context.WithoutCancel(ctx))
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("not ready: %w", err)
+		}
+	}
+}
+
 // Status decodes /api/status.
 func (a *Admin) Status(ctx context.Context, into any) error {
 	code, body, err := a.get(ctx, "/api/status")
