@@ -33,7 +33,7 @@ Node i binds 127.0.0.i with the default ports, and the proxy 127.0.0.1:8410. Whe
 			fs.StringVar(&opt.Dir, "data-dir", "", "`directory` to keep data and certificates in. Default: a new one, removed at the end")
 			fs.IntVar(&opt.Nodes, "nodes", 3, "`number` of nodes. Default: 3")
 			fs.IntVar(&opt.PortBase, "port-base", 0, "first `port`, on 127.0.0.1, ten for the proxy and for each node")
-			level := fs.String("log-level", "error", "`trace|debug|info|warn|error|off`. Default: error")
+			level := fs.String("log-level", "off", "`trace|debug|info|warn|error|off`. Default: off, since losing nodes is the point")
 			return func(ctx context.Context, _ []string) error {
 				if env.Interactive {
 					// A raw terminal does not go to the start of the line by itself.
