@@ -202,7 +202,7 @@ func (a *Agent) openAdmin() (err error) {
 	a.admin, err = telemetry.OpenAdmin(telemetry.AdminOptions{
 		Address:  addr,
 		Gatherer: a.deps.Registry,
-		Ready:    a.notReady,
+		Ready:    a.NotReady,
 		Status:   func() any { return a.status() },
 		Logger:   a.logger.Named("admin"),
 	})

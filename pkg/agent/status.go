@@ -40,7 +40,7 @@ func (a *Agent) status() Status {
 	}
 	s := Status{
 		ID: a.id, ClusterID: v.ClusterID, State: string(v.State), Term: v.Term, LeaderID: v.LeaderID,
-		Reasons: a.notReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes, Addrs: a.addrs,
+		Reasons: a.NotReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes, Addrs: a.addrs,
 	}
 	s.Ready = len(s.Reasons) == 0
 	for _, m := range a.gossip.Members() {
@@ -56,8 +56,8 @@ func (a *Agent) status() Status {
 	return s
 }
 
-// notReady is why this node cannot serve.
-func (a *Agent) notReady() []string {
+// NotReady is why this node cannot serve, a reason a line; empty when it can.
+func (a *Agent) NotReady() []string {
 	v := a.replica.View()
 	switch {
 	case v.ClusterID == "":
