@@ -53,7 +53,7 @@ func (a *Agent) reuse(addr string, of func(Addrs) string) (string, error) {
 		return "", err
 	}
 	if _, port, err = net.SplitHostPort(of(old)); err != nil {
-		return addr, nil // it was not bound the last time
+		return addr, nil //nolint:nilerr // it was not bound the last time
 	}
 	return net.JoinHostPort(host, port), nil
 }

@@ -7,8 +7,6 @@ import (
 	"path/filepath"
 	"time"
 
-	"google.golang.org/grpc/codes"
-
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/bootstrap"
@@ -42,7 +40,7 @@ func (a *Agent) enter(ctx context.Context) error {
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // asked to end
 		case errors.As(err, &exists):
 			a.logger.Info("there is a cluster already; joining it", "node", a.id, "why", err)
 		default:
@@ -126,7 +124,7 @@ type asker struct{ *Agent }
 
 func (k asker) Promise(ctx context.Context, id string, p bootstrap.Promise) error {
 	err := k.promise(ctx, id, &nodev1.PromiseRequest{ClusterId: p.Cluster, Initiator: p.Initiator, Servers: p.Servers})
-	if info, _ := apierr.From(err); err != nil && info.Code == codes.InvalidArgument {
+	if info, _ := apierr.From(err); info.Reason == apierr.ReasonInvalid {
 		return &bootstrap.RefusedError{Peer: id, Err: errors.New(info.Message)}
 	}
 	return err

@@ -38,7 +38,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		g.Go(func() error {
 			err := run(life)
 			if life.Err() != nil {
-				return nil // asked to
+				return nil //nolint:nilerr // asked to
 			}
 			if err == nil {
 				err = errors.New("it ended by itself")
@@ -85,9 +85,9 @@ func (a *Agent) serve(ctx, life context.Context, end func()) error {
 	if err := a.server.Drain(drain); err != nil {
 		a.logger.Warn("not all calls ended in time", "node", a.id, "err", err)
 	}
-	<-served
+	err := <-served
 	end()
-	return nil
+	return err
 }
 
 // handOver gives leadership away, if this node has it and somebody can take it.

@@ -76,12 +76,12 @@ func TestFailedWriteIsFatal(t *testing.T) {
 				"start": l.SetStart(commitlog.Start{Index: 2}), "publish": l.Publish(nil),
 				"rewind": l.Rewind(0), "sync": l.SyncOffsets(), "wait": l.Wait(t.Context(), 99),
 			} {
-				require.True(t, err == error(failed), "%s after the failure: %v", call, err)
+				require.Same(t, failed, err, "%s after the failure", call)
 			}
 			_, err := l.Entry(1)
-			require.True(t, err == error(failed), "entry after the failure: %v", err)
+			require.Same(t, failed, err, "entry after the failure")
 			_, err = l.Read(0, 1)
-			require.True(t, err == error(failed), "read after the failure: %v", err)
+			require.Same(t, failed, err, "read after the failure")
 			require.Equal(t, syncs, mem.Syncs(), "no sync is retried")
 			require.Len(t, fatal, 1)
 			require.LessOrEqual(t, l.Last(), uint64(3), "nothing was acknowledged")

@@ -62,7 +62,7 @@ func drive(t *testing.T, fs vfs.FS, script []byte) {
 			var fresh []commitlog.Applied
 			for k := commit + 1; k <= min(last, commit+arg%7); k++ {
 				fresh = append(fresh, commitlog.Applied{FirstOffset: visible, Count: uint32(k%3) + 1, Index: k, Pos: 4, Len: 5, Timestamp: int64(k)})
-				visible += uint64(k%3) + 1
+				visible += k%3 + 1
 				commit = k
 			}
 			require.NoError(t, l.Publish(fresh))

@@ -156,7 +156,7 @@ func (l *Log) createOffsetFile(first uint64) (*offsetFile, error) {
 func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool, err error) {
 	first, err := strconv.ParseUint(strings.TrimSuffix(name, offsetSuffix), 10, 64)
 	if err != nil || offsetFileName(first) != name {
-		return nil, nil, false, nil
+		return nil, nil, false, nil //nolint:nilerr // no file of ours
 	}
 	f = &offsetFile{name: name, path: l.path(name), first: first, next: first}
 	file, err := l.fs.OpenReadWrite(f.path)

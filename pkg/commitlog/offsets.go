@@ -73,7 +73,6 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	}
 	if err := l.openSealed(f); err != nil {
 		if errors.Is(err, errDamagedIndex) {
-			err = nil
 			return drop()
 		}
 		return false, errors.Join(err, f.handle.release())

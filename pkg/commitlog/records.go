@@ -119,7 +119,7 @@ func (l *Log) openDurable() (d durableEnd, ok bool, err error) {
 	l.durable = f
 	var b [smallBytes]byte
 	if readFull(f, b[:], 0) != nil {
-		return d, false, nil
+		return d, false, nil //nolint:nilerr // too short is as good as absent
 	}
 	v, ok := decodeSmall(b[:], durableMagic)
 	return durableEnd{index: v[0], term: v[1], id: v[2], place: int64(v[3])}, ok, nil

@@ -16,7 +16,7 @@ import (
 // its dials and exchanges would otherwise hold Close for up to ten seconds.
 type transport struct {
 	*memberlist.NetTransport
-	ctx    context.Context // ends the dials; a field because memberlist's interface has none
+	ctx    context.Context //nolint:containedctx // ends the dials; memberlist's interface has none
 	cancel context.CancelFunc
 
 	mu    sync.Mutex

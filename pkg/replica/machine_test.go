@@ -2,7 +2,7 @@ package replica
 
 import (
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -123,7 +123,7 @@ func TestRequestKeysExpireByPlaceInTheLog(t *testing.T) {
 func TestRestartAtEveryEntryAppliesNothingTwice(t *testing.T) {
 	seed := int64(7)
 	t.Logf("seed %d", seed)
-	entries := randomEntries(rand.New(rand.NewSource(seed)), 40)
+	entries := randomEntries(rand.New(rand.NewPCG(uint64(seed), 0)), 40)
 	states := [][]byte{newMachine().encode()}
 	whole := newMachine()
 	var published [][]commitlog.Applied
@@ -166,18 +166,18 @@ func applyEntry(t *testing.T, m *machine, index uint64, payload []byte) []commit
 func randomEntries(rng *rand.Rand, n int) [][]byte {
 	entries := [][]byte{encodeCluster("00000000-0000-4000-8000-000000000000")}
 	for i := 1; i < n; i++ {
-		if rng.Intn(8) == 0 {
-			entries = append(entries, encodeLowest(uint64(rng.Intn(i))))
+		if rng.IntN(8) == 0 {
+			entries = append(entries, encodeLowest(uint64(rng.IntN(i))))
 			continue
 		}
 		var bs []Batch
-		for j := range 1 + rng.Intn(3) {
+		for j := range 1 + rng.IntN(3) {
 			b := Batch{Count: 1, Records: records(fmt.Sprint(i, j))}
-			if rng.Intn(3) > 0 {
-				b.Producer, b.FirstSeq, b.Epoch = [16]byte{byte(1 + rng.Intn(3))}, uint64(rng.Intn(6)), uint32(rng.Intn(2))
+			if rng.IntN(3) > 0 {
+				b.Producer, b.FirstSeq, b.Epoch = [16]byte{byte(1 + rng.IntN(3))}, uint64(rng.IntN(6)), uint32(rng.IntN(2))
 			}
-			if rng.Intn(4) == 0 {
-				b.Key = [16]byte{byte(1 + rng.Intn(4))}
+			if rng.IntN(4) == 0 {
+				b.Key = [16]byte{byte(1 + rng.IntN(4))}
 			}
 			bs = append(bs, b)
 		}

@@ -151,7 +151,7 @@ func decodeControl(payload []byte) (control, error) {
 	switch payload[1] {
 	case controlCluster:
 		if err := checkUUID(string(body)); err != nil {
-			return control{}, fmt.Errorf("%w: %v", errPayload, err)
+			return control{}, fmt.Errorf("%w: %w", errPayload, err)
 		}
 		return control{cluster: string(body)}, nil
 	case controlLowest:

@@ -3,7 +3,7 @@ package replica_test
 import (
 	"errors"
 	"fmt"
-	"math/rand"
+	"math/rand/v2"
 	"os"
 	"strconv"
 	"testing"
@@ -107,25 +107,25 @@ func simulate(t *testing.T, seed int64, rounds int, off ...replica.Switch) (virt
 			cfg.Heartbeat = 300 * time.Millisecond
 			cfg.CheckpointEntries = 16
 		}, off...)
-		s := &sim{cluster: c, rng: rand.New(rand.NewSource(seed)), acked: map[uint64]string{},
+		s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), acked: map[uint64]string{},
 			seq: map[[16]byte]uint64{}, sent: map[string]int{}}
 		producers := [][16]byte{{1}, {2}, {3}}
 		s.put(producers[0]) // before that only the initiator knows the cluster
 		for round := range rounds {
-			n := s.node(nodeID(1 + s.rng.Intn(3)))
+			n := s.node(nodeID(1 + s.rng.IntN(3)))
 			for i := 1; i <= 3; i++ {
 				if x := s.node(nodeID(i)); x.r == nil {
 					n = x // one at a time, or nobody could lead
 				}
 			}
-			switch kind := s.rng.Intn(5); kind {
+			switch kind := s.rng.IntN(5); kind {
 			case 0: // a kill, and the node stays away for a while
 				_ = n.stop()
 			case 1: // power loss of one
-				n.lose(uint64(s.rng.Int63()))
+				n.lose(uint64(s.rng.Int64()))
 			case 2: // power loss of all
 				for _, x := range s.ordered() {
-					x.lose(uint64(s.rng.Int63()))
+					x.lose(uint64(s.rng.Int64()))
 				}
 				for i := 1; i <= 3; i++ {
 					if x := s.node(nodeID(i)); x.r == nil {
@@ -138,12 +138,12 @@ func simulate(t *testing.T, seed int64, rounds int, off ...replica.Switch) (virt
 				l := s.leader()
 				_ = l.r.SetLowest(t.Context(), max(l.r.Log().Visible(), 5)-5)
 			}
-			for range 5 + s.rng.Intn(40) {
-				s.put(producers[s.rng.Intn(len(producers))])
+			for range 5 + s.rng.IntN(40) {
+				s.put(producers[s.rng.IntN(len(producers))])
 			}
 			s.heal()
 			for i := 1; i <= 3; i++ {
-				if x := s.node(nodeID(i)); x.r == nil && s.rng.Intn(3) == 0 {
+				if x := s.node(nodeID(i)); x.r == nil && s.rng.IntN(3) == 0 {
 					x.start() // or it lags on, perhaps behind everyone's start
 				}
 			}

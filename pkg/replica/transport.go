@@ -63,7 +63,7 @@ type transport struct {
 	out  *raft.NetworkTransport
 	rpcs chan raft.RPC // unbuffered: what Raft has not taken, its sender waits for
 
-	ctx    context.Context // ends with Close
+	ctx    context.Context //nolint:containedctx // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // mergers, installs, inbound connections
 

@@ -178,7 +178,7 @@ func (s *Server) untilStop(handler func() error) error {
 // callerStream is a stream whose context knows the caller.
 type callerStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // what Context answers
 }
 
 func (s *callerStream) Context() context.Context { return s.ctx }

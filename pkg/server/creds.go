@@ -127,7 +127,7 @@ func (d *door) ClientHandshake(context.Context, string, net.Conn) (net.Conn, cre
 }
 
 func (d *door) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (d *door) Clone() credentials.TransportCredentials { return d }

@@ -17,7 +17,8 @@ import (
 // into the log here, and nowhere else.
 func (s *Server) status(method string, err error) error {
 	if kind := s.kind(err); kind != nil {
-		if _, ok := kind.(apierr.Corrupt); ok {
+		var damaged apierr.Corrupt
+		if errors.As(kind, &damaged) {
 			s.logger.Error("damaged data met while serving", "method", method, "err", err)
 		}
 		return kind

@@ -446,7 +446,7 @@ func verdictOf(err error) verdict {
 	}
 	info, ok := apierr.From(err)
 	if !ok {
-		switch info.Err().(type) {
+		switch info.Err().(type) { //nolint:errorlint // Err makes the value anew
 		case apierr.Unauthenticated, apierr.PermissionDenied:
 			return refusedCaller
 		}

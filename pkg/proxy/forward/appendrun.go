@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"errors"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -78,10 +79,10 @@ func (a *appender) run() {
 		failures++
 		tried, hop, after = t, false, 0
 		switch {
-		case err == errIdle:
+		case errors.Is(err, errIdle):
 			failures = 0
 			continue
-		case err == errMoved:
+		case errors.Is(err, errMoved):
 			tried = nil
 		default:
 			hop, after = a.learn(up, err, &h)
@@ -98,7 +99,8 @@ func (a *appender) learn(up route.Upstream, err error, h *hint) (hop bool, after
 	from := up.ID()
 	switch info.Reason {
 	case apierr.ReasonNotLeader:
-		nl, _ := info.Err().(apierr.NotLeader)
+		var nl apierr.NotLeader
+		_ = errors.As(info.Err(), &nl)
 		a.f.cfg.Hints.NotLeader(from, nl.Leader, nl.Address, nl.Term)
 		if nl.Leader == "" || nl.Leader == from {
 			*h = hint{}
@@ -120,7 +122,7 @@ func (a *appender) learn(up route.Upstream, err error, h *hint) (hop bool, after
 	if h.id == from {
 		*h = hint{}
 	}
-	if info.Reason == "" && info.Code != codes.PermissionDenied && info.Code != codes.Unauthenticated && err != errClosing {
+	if info.Reason == "" && info.Code != codes.PermissionDenied && info.Code != codes.Unauthenticated && !errors.Is(err, errClosing) {
 		a.f.cfg.Hints.Failed(from, err)
 	}
 	return false, 0
@@ -135,9 +137,9 @@ func (a *appender) watch(s *appendStream, t *route.Table, h *hint, timer *time.T
 		return cause
 	}
 	for {
-		cause, pause := a.check(s)
+		pause, cause := a.check(s)
 		if cause != nil {
-			if cause == errAckTimeout {
+			if errors.Is(cause, errAckTimeout) {
 				a.f.metrics.ackTimeouts.Inc()
 				a.f.log.Warn("the leader does not acknowledge; the append stream is opened again", "node", s.up.ID(), "principal", a.principal)
 			}
@@ -165,7 +167,7 @@ func (a *appender) watch(s *appendStream, t *route.Table, h *hint, timer *time.T
 // check ends what has expired, and says whether the stream should end and when to
 // look again. Between two looks a batch may be sent, so no look is further away
 // than the shortest time that can pass.
-func (a *appender) check(s *appendStream) (cause error, pause time.Duration) {
+func (a *appender) check(s *appendStream) (pause time.Duration, cause error) {
 	now := a.f.now()
 	due := a.expire(now)
 	ack, idle := int64(a.f.cfg.AckTimeout), int64(a.f.cfg.IdleTimeout)
@@ -186,17 +188,17 @@ func (a *appender) check(s *appendStream) (cause error, pause time.Duration) {
 			if a.stalled == 0 {
 				a.stalled = late - ack
 			}
-			return errAckTimeout, 0
+			return 0, errAckTimeout
 		}
 		next = min(next, late)
 	case a.queue.n == 0:
 		if busy+idle <= now {
-			return errIdle, 0
+			return 0, errIdle
 		}
 		next = min(next, busy+idle)
 	}
 	a.nextDue = next
-	return nil, time.Duration(next - now)
+	return time.Duration(next - now), nil
 }
 
 // pause stops or lets go the sending of new batches.

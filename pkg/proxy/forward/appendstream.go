@@ -27,7 +27,7 @@ var (
 type appendStream struct {
 	a      *appender
 	up     route.Upstream
-	ctx    context.Context
+	ctx    context.Context //nolint:containedctx // the stream's life
 	cancel context.CancelCauseFunc
 	began  int64
 	opened bool          // the node's connection took the stream; guarded by a.mu

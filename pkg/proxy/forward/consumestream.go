@@ -110,7 +110,8 @@ func (t *tail) run(ctx context.Context, r *reader) error {
 		t.f.log.Debug("consume stream moves on", "node", up.ID(), "offset", t.cursor, "err", err)
 		switch r.judge(up, isLeader, err) {
 		case readFinal:
-			if oor, ok := refusal(err).(apierr.OutOfRange); ok && t.started && oor.Next < t.cursor {
+			var oor apierr.OutOfRange
+			if errors.As(refusal(err), &oor) && t.started && oor.Next < t.cursor {
 				return apierr.ResumeFailed{Offset: t.cursor} // what was delivered is gone
 			}
 			return refusal(err)

@@ -26,7 +26,7 @@ type Forwarder struct {
 	sessions *sessions
 	shared   session // of calls that name none, where the scope is the proxy
 
-	ending    context.Context // over once EndStreams was called
+	ending    context.Context //nolint:containedctx // over once EndStreams was called
 	endStream context.CancelFunc
 
 	startMu sync.Mutex     // orders goroutines that start with Close

@@ -128,7 +128,8 @@ func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict 
 		}
 		return readLeader
 	case apierr.ReasonNotLeader:
-		nl, _ := info.Err().(apierr.NotLeader)
+		var nl apierr.NotLeader
+		_ = errors.As(info.Err(), &nl)
 		r.f.cfg.Hints.NotLeader(up.ID(), nl.Leader, nl.Address, nl.Term)
 		return readElsewhere
 	case apierr.ReasonDraining, apierr.ReasonOverloaded:
