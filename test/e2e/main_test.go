@@ -76,7 +76,7 @@ func prepare(t *testing.T, hosts harness.Hosts) *world {
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Minute, errors.New("the test took too long"))
 	t.Cleanup(cancel)
 	heartbeat := time.Duration(0)
-	if raceEnabled {
+	if raceEnabled || hosts != nil { // a network that is cut is trouble enough
 		heartbeat = time.Second
 	}
 	c, err := harness.New(harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat, Hosts: hosts})

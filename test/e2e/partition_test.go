@@ -89,7 +89,18 @@ func TestSystemOneWayCut(t *testing.T) {
 	tr.more(200)
 	leader, follower := w.leader(), w.follower()
 	h.deafen(w.number(leader), w.number(follower))
+	w.until(follower.Name+" misses its leader", func() error {
+		st, err := w.Stats(w.ctx, follower)
+		if err != nil {
+			return err
+		}
+		if st.GetState() == "follower" {
+			return errors.New("it still follows")
+		}
+		return nil
+	})
 	tr.more(300)
+	require.Equal(t, leader, w.leader(), "who cannot hear the leader does not depose it")
 	h.undeafen(w.number(leader), w.number(follower))
 	tr.more(200)
 	for _, n := range w.Nodes {
