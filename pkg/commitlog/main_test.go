@@ -63,9 +63,9 @@ func requireEntries(t testing.TB, l *commitlog.Log, want []commitlog.Entry, msg 
 		require.Equal(t, w, got, msg...)
 	}
 	_, err := l.Entry(l.Last() + 1)
-	require.True(t, err == commitlog.ErrNotFound, "bare ErrNotFound behind the last entry: %v", err)
+	require.Equal(t, commitlog.ErrNotFound, err, "bare, behind the last entry")
 	_, err = l.Entry(l.First() - 1)
-	require.True(t, err == commitlog.ErrNotFound, "bare ErrNotFound before the first entry: %v", err)
+	require.Equal(t, commitlog.ErrNotFound, err, "bare, before the first entry")
 }
 
 // batches makes one batch of count records a entry, [from, to], offsets from
