@@ -25,7 +25,7 @@ DEMO_FLAGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build test test-system lint fmt gen gen-check fuzz bench dev demo ci clean
+.PHONY: help build images dev demo test test-system fuzz bench bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -34,6 +34,9 @@ help: ## list the targets
 
 build: ## build bin/logd and bin/logproxy, static
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=$(if $(GIT),auto,false) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
+
+images: build ## the docker image logd:dev, both programs on nothing
+	docker build -t logd:dev -f deploy/docker/Dockerfile .
 
 dev: build ## three nodes and a proxy in one process (DEV_FLAGS)
 	$(BIN)/logd dev $(DEV_FLAGS)
@@ -46,8 +49,9 @@ demo: build ## real processes, the leader killed twice, every record counted (DE
 test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -p $(TEST_P) $(TEST_FLAGS) $(PKG)
 
-test-system: build ## the tests that need root, docker or packages (build tag system)
-	$(GO) test -tags system -run '^TestSystem' -timeout 20m -p 1 $(TEST_FLAGS) $(PKG)
+# -v, so that a test that was skipped says so.
+test-system: ## the tests that need root, iproute2 or docker (build tag system)
+	$(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@set -eu; for pkg in $$($(GO) list $(PKG)); do \
@@ -57,8 +61,11 @@ fuzz: ## run every fuzz target for FUZZTIME
 		done; \
 	done
 
-bench: ## run the Go benchmarks (BENCH, PKG, BENCH_FLAGS)
-	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 $(BENCH_FLAGS) $(PKG)
+bench: build ## measure a cluster of real processes, with a line a GOAL (BENCH_FLAGS)
+	$(GO) run -buildvcs=false ./test/bench -bin $(BIN) $(BENCH_FLAGS)
+
+bench-go: ## run the Go benchmarks, for benchstat (BENCH, PKG, TEST_FLAGS)
+	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 $(TEST_FLAGS) $(PKG)
 
 ## --- the source ---
 
