@@ -56,7 +56,8 @@ type demo struct {
 	producers int
 
 	start time.Time
-	tty   bool
+	tty   bool      // progress rewrites its line
+	shown time.Time // when progress was last shown
 }
 
 func (d *demo) run(ctx context.Context) (err error) {
@@ -134,6 +135,9 @@ func (d *demo) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := d.succeeded(ctx, c, first); err != nil {
+		return err
+	}
 	if err := d.revive(ctx, c, first, load, tail); err != nil {
 		return err
 	}
@@ -165,6 +169,16 @@ func (d *demo) kill(ctx context.Context, c *harness.Cluster) (*harness.Node, err
 	}
 	d.say("killed the leader, %s, with SIGKILL", leader.Name)
 	return leader, nil
+}
+
+// succeeded waits until somebody else leads.
+func (d *demo) succeeded(ctx context.Context, c *harness.Cluster, dead *harness.Node) error {
+	leader, err := c.Leader(ctx)
+	if err != nil {
+		return fmt.Errorf("after %s died: %w", dead.Name, err)
+	}
+	d.say("%s leads", leader.Name)
+	return nil
 }
 
 // revive starts a killed node and waits until it holds what the others hold.
@@ -265,8 +279,19 @@ func (d *demo) say(format string, args ...any) {
 	fmt.Printf("%6.1fs  %s\n", time.Since(d.start).Seconds(), fmt.Sprintf(format, args...))
 }
 
+// progress is a line that is rewritten on a terminal, and a line now and then
+// elsewhere.
 func (d *demo) progress(load *harness.Load, tail *tail) {
-	if d.tty {
-		fmt.Printf("\r\033[K%6.1fs  acked %d of %d, the tail has read %d", time.Since(d.start).Seconds(), load.Acked(), d.records, tail.next.Load())
+	every, end := 100*time.Millisecond, ""
+	if !d.tty {
+		every, end = 2*time.Second, "\n"
 	}
+	if time.Since(d.shown) < every {
+		return
+	}
+	d.shown = time.Now()
+	if d.tty {
+		fmt.Print("\r\033[K")
+	}
+	fmt.Printf("%6.1fs  acked %d of %d, the tail has read %d%s", time.Since(d.start).Seconds(), load.Acked(), d.records, tail.next.Load(), end)
 }
