@@ -59,14 +59,15 @@ func (a *Agent) enter(ctx context.Context) error {
 func (a *Agent) joinUntilTaken(ctx context.Context) error {
 	tick := time.NewTicker(joinEvery)
 	defer tick.Stop()
-	last := ""
+	var told map[string]bool // what the last round's refusals said, whoever said it
 	for !a.replica.HasState() {
-		a.say("waiting for a node of a cluster to show up in gossip (retry_join)")
 		gossip, raft := a.gossip.Changes(), a.replica.Changes()
+		news, asked := make(map[string]bool), false
 		for _, m := range a.gossip.Members() {
 			if m.ID == a.id || m.Role != membership.RoleStorage || m.State != membership.Alive || !m.HasState || m.RPCAddr == "" {
 				continue
 			}
+			asked = true
 			cluster, err := a.join(ctx, m.ID)
 			if err == nil {
 				err = a.replica.Bind(cluster)
@@ -75,12 +76,15 @@ func (a *Agent) joinUntilTaken(ctx context.Context) error {
 				a.say("taken in, waiting for the leader's first entries")
 				break
 			}
-			err = fmt.Errorf("join through %s: %w", m.ID, err)
-			a.say(err.Error())
-			if err.Error() != last && ctx.Err() == nil {
-				a.logger.Warn("not taken in yet", "node", a.id, "err", err)
-				last = err.Error()
+			a.say(fmt.Sprintf("join through %s: %v", m.ID, err))
+			if why := err.Error(); !told[why] && !news[why] && ctx.Err() == nil {
+				a.logger.Warn("not taken in yet", "node", a.id, "through", m.ID, "err", err)
 			}
+			news[err.Error()] = true
+		}
+		told = news
+		if !asked {
+			a.say("waiting for a node of a cluster to show up in gossip (retry_join)")
 		}
 		select {
 		case <-gossip:
