@@ -3,10 +3,12 @@ package e2e_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -145,6 +147,66 @@ func (w *world) peers() (ids []string) {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// Defect 6: a failed member lost its vote at once, and an event about the node
+// itself ended the loop that hears of the others.
+func TestDefect06FailedMemberIsRemoved(t *testing.T) {
+	w := start(t)
+	before := w.peers()
+	f := w.follower()
+	id := w.stats(f).GetNodeId()
+	seen := func(state string) {
+		t.Helper()
+		w.until(fmt.Sprintf("gossip says that %s is %s", id, state), func() error {
+			for _, n := range w.Nodes {
+				if n == f {
+					continue
+				}
+				got, err := w.gossip(n)
+				if err != nil {
+					return err
+				}
+				if got[id] != state {
+					return fmt.Errorf("%s says %q", n.Name, got[id])
+				}
+			}
+			return nil
+		})
+	}
+	for range 2 { // the second time shows that events are still heard
+		require.NoError(t, f.Kill())
+		seen("failed")
+		require.Equal(t, before, w.peers())
+		_, err := produce(w.ctx, w.naive(), "with two of three")
+		require.NoError(t, err)
+		require.NoError(t, f.Process.Start())
+		seen("alive")
+		require.NoError(t, w.NodeReady(w.ctx, f))
+	}
+	require.Equal(t, before, w.peers())
+}
+
+// gossip is what a node's admin server says of the members: id → state.
+func (w *world) gossip(n *harness.Node) (map[string]string, error) {
+	req, err := http.NewRequestWithContext(w.ctx, http.MethodGet, "http://"+n.Admin+"/api/status", nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	var st struct{ Members []struct{ ID, State string } }
+	if err := json.NewDecoder(resp.Body).Decode(&st); err != nil {
+		return nil, err
+	}
+	states := make(map[string]string)
+	for _, m := range st.Members {
+		states[m.ID] = m.State
+	}
+	return states, nil
 }
 
 // Defect 8: a read after a write needed sleep(3 s), since followers lag and
