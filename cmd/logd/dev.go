@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -35,6 +37,12 @@ Node i binds 127.0.0.i with the default ports, and the proxy 127.0.0.1:8410. Whe
 			fs.IntVar(&opt.PortBase, "port-base", 0, "first `port`, on 127.0.0.1, ten for the proxy and for each node")
 			level := fs.String("log-level", "off", "`trace|debug|info|warn|error|off`. Default: off, since losing nodes is the point")
 			return func(ctx context.Context, _ []string) error {
+				if opt.Nodes < 1 {
+					return cli.Usagef("-nodes %d: at least 1", opt.Nodes)
+				}
+				// A terminal that is closed ends it too, and nothing is left behind.
+				ctx, stop := signal.NotifyContext(ctx, syscall.SIGHUP)
+				defer stop()
 				if env.Interactive {
 					// A raw terminal does not go to the start of the line by itself.
 					env.Stdout, env.Stderr = returning{env.Stdout}, returning{env.Stderr}

@@ -58,6 +58,10 @@ func TestDevConsole(t *testing.T) {
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Contains(t, got.stdout, "TRAILS LEADER BY")
 	require.Contains(t, got.stdout, "commits")
+	got = logd(t, "", append([]string{"operator", "raft", "remove-peer", "node9.00000009"}, node...)...)
+	require.Equal(t, 1, got.code, got.stdout)
+	require.Contains(t, got.stderr, c.Nodes()[0].Agent().ID(), "the ids there are")
+	require.Equal(t, 2, logd(t, "", append([]string{"operator", "raft", "remove-peer"}, node...)...).code)
 	got = logd(t, "", "members", "-admin", c.Nodes()[0].Agent().AdminAddr())
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Equal(t, 3, strings.Count(got.stdout, "storage"), got.stdout)
@@ -87,6 +91,20 @@ func TestDevConsole(t *testing.T) {
 	whole(t, c)
 	require.Equal(t, 0, logd(t, "four\n", "produce", "-address", c.Proxy()).code)
 	require.Equal(t, "one\ntwo\nthree\nfour\n", logd(t, "", "consume", "-address", c.Proxy()).stdout)
+
+	var gone *devcluster.Node
+	for _, n := range c.Nodes()[1:] {
+		if n != c.Leader() {
+			gone = n
+		}
+	}
+	id := gone.Agent().ID()
+	require.NoError(t, gone.Kill())
+	got = logd(t, "", append([]string{"operator", "raft", "remove-peer", id}, node...)...)
+	require.Equal(t, result{0, "==> Removed " + id + "\n", ""}, got)
+	require.Eventually(t, func() bool { // the node asked may follow, and learn it a moment later
+		return !strings.Contains(logd(t, "", append([]string{"members"}, node...)...).stdout, id)
+	}, patience, 10*time.Millisecond)
 	keys <- 'q'
 	require.NoError(t, <-done)
 }
@@ -116,6 +134,7 @@ func TestDevRefusesWhatCannotBe(t *testing.T) {
 	got := logd(t, "", "dev", "-nodes", "99")
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "99 nodes")
+	require.Equal(t, 2, logd(t, "", "dev", "-nodes", "0").code)
 	require.Equal(t, 2, logd(t, "", "dev", "-log-level", "loud").code)
 }
 

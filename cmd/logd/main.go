@@ -32,6 +32,7 @@ func commands(build telemetry.Build) []cli.Command {
 		produceCommand(),
 		consumeCommand(),
 		listPeersCommand(),
+		removePeerCommand(),
 		caCommand(),
 		certCommand(),
 		keygenCommand(),

@@ -398,6 +398,24 @@ func TestMembersOfASidecarSaysWhy(t *testing.T) {
 	require.Contains(t, got.stderr, "not of a sidecar")
 }
 
+func TestMembersOfANodeWithoutCertificates(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	go func() { // ends with the listener
+		for {
+			c, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			_ = c.Close() // as a node does to who speaks no TLS
+		}
+	}()
+	defer lis.Close()
+	got := logd(t, "", "members", "-address", lis.Addr().String())
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "-ca-cert, -cert and -key")
+}
+
 func TestCertificatesAndKey(t *testing.T) {
 	dir := t.TempDir()
 	ca, caKey := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")

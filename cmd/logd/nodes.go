@@ -60,7 +60,7 @@ func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView
 	defer c.Close()
 	watch, err := nodev1.NewNodeClient(c.Conn()).WatchCluster(ctx, &nodev1.WatchClusterRequest{})
 	if err != nil {
-		return nil, err
+		return nil, withoutTLS(connect, err)
 	}
 	view, err := watch.Recv()
 	switch cli.Code(err) {
@@ -68,12 +68,21 @@ func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView
 		return nil, fmt.Errorf("%w; this takes a certificate of role admin, and the -address of a node (port 8400), not of a sidecar", err)
 	}
 	if err != nil {
-		return nil, err
+		return nil, withoutTLS(connect, err)
 	}
 	if len(view.GetPeers()) == 0 {
 		return nil, errors.New("the node is in no cluster yet")
 	}
 	return view, nil
+}
+
+// withoutTLS adds to a failure what is the likely reason when there are no
+// certificates.
+func withoutTLS(connect *cli.Connect, err error) error {
+	if connect.CACert != "" {
+		return err
+	}
+	return fmt.Errorf("%w; a node speaks mutual TLS only: -ca-cert, -cert and -key (LOGD_CACERT, LOGD_CERT, LOGD_KEY)", err)
 }
 
 // askTimeout is how long one peer may take to answer, so that a dead one does
