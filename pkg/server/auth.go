@@ -6,14 +6,13 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/url"
-	"slices"
-	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/peer"
 
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -25,47 +24,6 @@ const (
 
 // maxPrincipal bounds what a proxy may claim in bytes.
 const maxPrincipal = 2048
-
-// rolesOf says who may call a method. A method that is not here is refused to
-// everybody, so that one added to a .proto is closed until somebody decides.
-var rolesOf = map[string][]tlsconf.Role{
-	"/log.v1.Log/Produce":       {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/log.v1.Log/Consume":       {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/log.v1.Log/ConsumeStream": {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/log.v1.Log/ProduceStream": {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/log.v1.Log/GetServers":    {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/log.v1.Log/GetOffsets":    {tlsconf.RoleClient, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-
-	"/node.v1.Node/Append":             {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
-	"/node.v1.Node/Fetch":              {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
-	"/node.v1.Node/FetchStream":        {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
-	"/node.v1.Node/Offsets":            {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
-	"/node.v1.Node/WatchCluster":       {tlsconf.RoleProxy, tlsconf.RoleStorage, tlsconf.RoleAdmin},
-	"/node.v1.Node/Stats":              {tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleAdmin},
-	"/node.v1.Node/Join":               {tlsconf.RoleStorage},
-	"/node.v1.Node/Promise":            {tlsconf.RoleStorage},
-	"/node.v1.Node/TransferLeadership": {tlsconf.RoleAdmin},
-	"/node.v1.Node/RemovePeer":         {tlsconf.RoleAdmin},
-}
-
-// needsPrincipal are the methods in which a proxy acts for somebody and has to say
-// for whom.
-var needsPrincipal = map[string]bool{
-	"/log.v1.Log/Produce": true, "/log.v1.Log/Consume": true,
-	"/log.v1.Log/ProduceStream": true, "/log.v1.Log/ConsumeStream": true,
-	"/node.v1.Node/Append": true, "/node.v1.Node/Fetch": true, "/node.v1.Node/FetchStream": true,
-}
-
-// openServices take every role: they tell nothing a certificate does not open.
-var openServices = []string{
-	"/grpc.health.v1.Health/",
-	"/grpc.reflection.v1.ServerReflection/",
-	"/grpc.reflection.v1alpha.ServerReflection/",
-}
-
-func isOpen(method string) bool {
-	return slices.ContainsFunc(openServices, func(prefix string) bool { return strings.HasPrefix(method, prefix) })
-}
 
 // caller is who a request is from, and for whom.
 type caller struct {
@@ -118,13 +76,13 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": not percent-encoded"}
 		}
 		who.principal = name
-	} else if id.Role == tlsconf.RoleProxy && needsPrincipal[method] {
+	} else if id.Role == tlsconf.RoleProxy && authz.NeedsPrincipal(method) {
 		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: %s has to say for whom (%s)", method, id.Name, metaPrincipal)}
 	}
-	if isOpen(method) {
+	if authz.Open(method) {
 		return context.WithValue(ctx, callerKey{}, who), nil
 	}
-	if !slices.Contains(rolesOf[method], id.Role) {
+	if !authz.Allowed(string(id.Role), method) {
 		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: not for role %s (%s)", method, id.Role, id.Name)}
 	}
 	select {
@@ -153,7 +111,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return err
 	}
 	ss = &callerStream{ServerStream: ss, ctx: ctx}
-	if isOpen(info.FullMethod) {
+	if authz.Open(info.FullMethod) {
 		return s.untilStop(func() error { return next(srv, ss) })
 	}
 	if err := next(srv, ss); err != nil {
