@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
 )
 
@@ -52,7 +53,9 @@ func (p *passthrough) direct(ctx context.Context, method string) (context.Contex
 	for _, k := range []string{principalKey, ":authority", "content-type", "user-agent"} {
 		out.Delete(k)
 	}
-	out.Set(principalKey, principal)
+	// Encoded, since the node decodes it: as it is, a '%' in one client's name would
+	// make it another's.
+	out.Set(principalKey, forward.HeaderSafe(principal))
 	return metadata.NewOutgoingContext(ctx, out), counted{leader}, nil
 }
 

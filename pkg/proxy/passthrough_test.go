@@ -51,6 +51,20 @@ func TestAnUnknownUnaryMethodReachesTheLeader(t *testing.T) {
 	require.WithinDuration(t, want, deadline, 10*time.Second)
 }
 
+// A node percent-decodes the name, so a name with a percent sign must not reach it
+// as it is: it would be read as another client's.
+func TestANameIsNotReadAsAnother(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	n := startNode(t, ca)
+	c := conf(t, ca, n)
+	c.Principal = "%72oot"
+	r := run(t, c)
+	r.isReady(t)
+	var out wrapperspb.StringValue
+	require.NoError(t, dial(t, r.Addr(), nil).Invoke(testutil.Context(t, bound), "/test.Other/Echo", text("hello"), &out))
+	require.Equal(t, []string{"%2572oot"}, n.came(t).md["logd-original-principal"])
+}
+
 func TestAnUnknownStreamReachesTheLeader(t *testing.T) {
 	_, _, cc := through(t)
 	s, err := cc.NewStream(testutil.Context(t, bound), bidi, "/test.Other/EchoAll")

@@ -152,7 +152,7 @@ func (a *appender) take(fin *finished) *batch {
 		}
 		n := framedLen(len(o.rec))
 		solo := o.keyed || o.alone
-		if b != nil && (solo || b.bytes+n > a.f.cfg.BatchBytes) {
+		if b != nil && (solo || b.bytes+n > a.f.cfg.BatchBytes || len(b.ops) == maxBatchRecords) {
 			break
 		}
 		if b == nil {
@@ -209,7 +209,7 @@ func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
 	if r.GetDuplicate() {
 		a.f.metrics.duplicates.Inc()
 	}
-	a.f.budget.done(1)
+	a.f.sends.done(1)
 	fin.tell(a.f)
 	return nil
 }

@@ -57,7 +57,7 @@ func (a *appender) run() {
 		}
 		if failures > 0 && t == tried && !hop {
 			pause := max(after, backoff(failures))
-			if !a.f.budget.spend(a.f.now()) {
+			if !a.f.sends.spend(a.f.now()) {
 				pause = max(pause, backoffMost)
 			}
 			a.hold(timer, t, pause)

@@ -38,7 +38,7 @@ type appendStream struct {
 // open starts a stream; it never blocks.
 func (a *appender) open(up route.Upstream) *appendStream {
 	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(context.Background(),
-		metadata.Pairs(mdPrincipal, headerSafe(a.principal))))
+		metadata.Pairs(mdPrincipal, HeaderSafe(a.principal))))
 	s := &appendStream{a: a, up: up, ctx: ctx, cancel: cancel, began: a.f.now(), done: make(chan struct{})}
 	a.mu.Lock()
 	a.acks, a.idle, a.paused = 0, false, false

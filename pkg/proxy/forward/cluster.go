@@ -40,38 +40,33 @@ func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest
 	if err != nil {
 		return nil, err
 	}
-	s, own, err := f.sessionOf(ctx, principal)
+	s, position, own, err := f.readPosition(ctx, principal)
 	if err != nil {
 		return nil, err
 	}
-	sent, _, err := f.clientPosition(ctx)
-	if err != nil {
-		return nil, err
-	}
-	position := max(s.position.Load(), sent)
 	r := f.reader(ctx)
-	known := s.known.Load()
-	r.leaderOnly = r.table.Leader != nil || !known
+	r.leaderOnly = r.table.Leader != nil
 	var resp *nodev1.OffsetsResponse
-	var fromLeader bool
 	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, isLeader bool) error {
 		got, err := nodev1.NewNodeClient(up.Conn()).Offsets(ctx, &nodev1.OffsetsRequest{Time: req.Time})
 		if err != nil {
-			r.leaderOnly = !known // a follower may know enough
+			r.leaderOnly = false // a follower may know enough
 			return err
 		}
 		if got.GetVisible() < position {
+			if isLeader {
+				if end, err := leaderEnd(ctx, up, position); err == nil {
+					return apierr.PositionUnknown{Visible: end}
+				}
+			}
 			r.leaderOnly = false
 			return apierr.Behind{Visible: got.GetVisible()}
 		}
-		resp, fromLeader = got, isLeader
+		resp = got
 		return nil
 	})
 	if err != nil {
 		return nil, err
-	}
-	if fromLeader {
-		s.known.Store(true)
 	}
 	s.confirm(resp.GetVisible(), own, position)
 	f.setPosition(ctx, s)

@@ -81,6 +81,10 @@ type Config struct {
 // remembers that many of each for deduplication.
 const window = 5
 
+// maxBatchRecords bounds the records of a batch: a node adds a timestamp to each, and
+// the batch must stay below its limit with them, however small they are.
+const maxBatchRecords = 16384
+
 // heartbeat is how often a quiet upstream is asked to say so.
 const heartbeat = 250 * time.Millisecond
 

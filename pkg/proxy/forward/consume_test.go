@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -34,7 +35,8 @@ func TestConsume(t *testing.T) {
 		require.True(t, proto.Equal(want, resp), "%v", resp)
 		require.Equal(t, []string{clusterID + ":10"}, hdr["logd-position"]) // the first read asked the leader
 	}
-	require.Empty(t, c.nodes["a"].fetches)
+	require.Len(t, c.nodes["a"].fetches, 1, "the question where the log ends")
+	require.EqualValues(t, uint64(math.MaxUint64), c.nodes["a"].fetches[0].MinPosition)
 	require.Len(t, c.nodes["b"].fetches, 5)
 	require.Len(t, c.nodes["c"].fetches, 5)
 	require.EqualValues(t, 1, p.metric("session_asks_total"))
@@ -181,6 +183,66 @@ func TestFirstReadAsksTheLeader(t *testing.T) {
 	requireReason(t, apierr.ReasonNotSent, err)
 }
 
+// The word of a node that leads no more, or never did, is not taken for where the
+// log ends.
+func TestFirstReadAsksOneThatReallyLeads(t *testing.T) {
+	for name, ask := range map[string]func(p *proxy) (uint64, error){
+		"consume": func(p *proxy) (uint64, error) {
+			r, err := p.Consume(ctxFor(t, 10*time.Second), &logv1.ConsumeRequest{Offset: 9})
+			return r.GetRecord().GetOffset() + 1, err
+		},
+		"get offsets": func(p *proxy) (uint64, error) {
+			r, err := p.GetOffsets(ctxFor(t, 10*time.Second), &logv1.GetOffsetsRequest{})
+			return r.GetNext(), err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "a", "b")
+			c.lead("a")
+			c.fill(10)
+			c.nodes["a"].lag = 5
+			c.elect("b") // the proxy does not know yet
+			p := newProxy(t, c, nil)
+			got := make(chan uint64, 1)
+			go func() {
+				end, err := ask(p)
+				assert.NoError(t, err)
+				got <- end
+			}()
+			require.Eventually(t, func() bool {
+				c.nodes["a"].mu.Lock()
+				defer c.nodes["a"].mu.Unlock()
+				return len(c.nodes["a"].fetches) > 0
+			}, 10*time.Second, time.Millisecond)
+			c.publish()
+			require.EqualValues(t, 10, <-got)
+		})
+	}
+}
+
+// A stream that delivered a little does not tell what its session had seen before
+// this proxy began.
+func TestAStreamDoesNotMakeASessionKnown(t *testing.T) {
+	c := newCluster(t, "a", "b")
+	c.lead("a")
+	c.fill(10)
+	c.nodes["b"].lag = 5
+	p := newProxy(t, c, nil)
+	ctx, cancel := context.WithCancel(ctxFor(t, 10*time.Second, "logd-session", "s"))
+	s, err := p.ConsumeStream(ctx, &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	expect(t, s, 0, 3)
+	cancel()
+	for err == nil {
+		_, err = s.Recv()
+	}
+	require.Eventually(t, func() bool { return c.nodes["b"].InFlight() == 0 }, 10*time.Second, time.Millisecond)
+	asks := p.metric("session_asks_total")
+	_, err = p.Consume(ctxFor(t, 10*time.Second, "logd-session", "s"), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	require.Equal(t, asks+1, p.metric("session_asks_total"))
+}
+
 func TestConsumeElsewhere(t *testing.T) {
 	for name, broken := range map[string]func(n *fakeNode){
 		"dead":   func(n *fakeNode) { n.kill() },
@@ -241,6 +303,35 @@ func TestGetOffsets(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 10, resp.Next)
 		require.Nil(t, resp.AtTime)
+	}
+}
+
+// A position that nobody can have is refused at once, by the leader, and costs no
+// retries.
+func TestPositionBeyondTheLog(t *testing.T) {
+	c := newCluster(t, "a", "b", "c")
+	c.lead("a")
+	c.fill(10)
+	p := newProxy(t, c, nil)
+	far := func(kv ...string) context.Context {
+		return ctxFor(t, 5*time.Second, append(kv, "logd-position", clusterID+":9223372036854775808")...)
+	}
+	for range 20 {
+		for _, session := range [][]string{nil, {"logd-session", "s"}} {
+			_, err := p.GetOffsets(far(session...), &logv1.GetOffsetsRequest{})
+			requireReason(t, apierr.ReasonPositionUnknown, err)
+			_, err = p.Consume(far(session...), &logv1.ConsumeRequest{Offset: 3})
+			requireReason(t, apierr.ReasonPositionUnknown, err)
+			s, err := p.ConsumeStream(far(session...), &logv1.ConsumeRequest{Offset: 3})
+			require.NoError(t, err)
+			expect(t, s, 3, 7) // it waits for each offset, so a position asks nothing more of it
+		}
+	}
+	// Nobody else is any the worse.
+	for _, session := range [][]string{nil, {"logd-session", "s"}, {"logd-session", "t"}} {
+		resp, err := p.GetOffsets(ctxFor(t, 5*time.Second, session...), &logv1.GetOffsetsRequest{})
+		require.NoError(t, err)
+		require.EqualValues(t, 10, resp.Next)
 	}
 }
 

@@ -47,7 +47,7 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	if err != nil {
 		return err
 	}
-	sent, _, err := f.clientPosition(ctx)
+	sent, named, err := f.clientPosition(ctx)
 	if err != nil {
 		return err
 	}
@@ -59,8 +59,8 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	}
 	t := &tail{f: f, down: down, session: s, cursor: req.GetOffset(), asked: asked}
 	err = t.run(upstream(ctx, principal), f.reader(ctx))
-	if t.started && own {
-		s.known.Store(true)
+	if own && named && t.started && t.cursor >= sent {
+		s.known.Store(true) // all that its client had seen has been delivered, or was before it
 	}
 	if md := f.positionMD(s.position.Load()); md != nil {
 		down.SetTrailer(md)

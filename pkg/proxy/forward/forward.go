@@ -21,7 +21,8 @@ type Forwarder struct {
 	metrics  *metrics
 	start    time.Time
 	limit    *limiter
-	budget   *budget
+	reads    *budget // of retries of reads
+	sends    *budget // of append streams, so that no number of readers holds up a produce
 	ops      opPool
 	sessions *sessions
 	shared   session // of calls that name none, where the scope is the proxy
@@ -47,7 +48,8 @@ func New(cfg Config) (*Forwarder, error) {
 	f := &Forwarder{
 		cfg: cfg, codec: newCodec(), log: cfg.Logger, start: time.Now(),
 		limit:     newLimiter(cfg.HoldRecords, cfg.HoldBytes),
-		budget:    newBudget(),
+		reads:     newBudget(),
+		sends:     newBudget(),
 		sessions:  newSessions(cfg.MaxSessions),
 		closed:    make(chan struct{}),
 		appenders: make(map[string]*appender),

@@ -2,7 +2,10 @@ package forward_test
 
 import (
 	"context"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/proxy/forward"
@@ -133,4 +137,59 @@ func TestHoldIsBounded(t *testing.T) {
 			require.Equal(t, []string{"after"}, c.values()) // what was cancelled was never sent
 		})
 	}
+}
+
+// Readers that try again and again cost a produce nothing.
+func TestReadersDoNotHoldUpProduces(t *testing.T) {
+	c := newCluster(t, "a")
+	c.lead("a")
+	c.fill(1)
+	p := newProxy(t, c, nil)
+	_, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	a := c.nodes["a"]
+	a.set(func() { a.onFetch = func(*nodev1.FetchRequest) error { return apierr.Draining{} } })
+	ctx, cancel := context.WithCancel(context.Background())
+	var readers sync.WaitGroup
+	defer readers.Wait()
+	defer cancel()
+	for range 100 {
+		readers.Go(func() { _, _ = p.Consume(ctx, &logv1.ConsumeRequest{}) })
+	}
+	require.Eventually(t, func() bool { return p.metric("read_retries_total") > 150 }, 10*time.Second, time.Millisecond)
+	var refusals atomic.Int64
+	a.set(func() {
+		a.onAppend = func(*nodev1.AppendRequest) error {
+			if refusals.Add(1) < 4 {
+				return apierr.Draining{}
+			}
+			return nil
+		}
+	})
+	begun := time.Now()
+	_, err = p.Produce(ctxFor(t, 5*time.Second), rec("x"))
+	require.NoError(t, err)
+	require.Less(t, time.Since(begun), time.Second, "a refused stream waits no longer than its own backoff")
+}
+
+// Of very small records a batch holds no more than a node can stamp within its limit.
+func TestBatchOfVeryManyRecords(t *testing.T) {
+	const n = 40_000
+	c := newCluster(t, "a")
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords, cfg.StreamRecords, cfg.StreamBytes = n, n, 64<<20 })
+	s, err := p.ProduceStream(ctxFor(t, 30*time.Second))
+	require.NoError(t, err)
+	for range n {
+		require.NoError(t, s.Send(&logv1.ProduceRequest{}))
+	}
+	require.Eventually(t, func() bool { return p.metric("produce_records_held") == n }, 20*time.Second, time.Millisecond)
+	c.lead("a")
+	for i := range uint64(n) {
+		resp, err := s.Recv()
+		require.NoError(t, err)
+		require.Equal(t, i, resp.Offset)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	require.LessOrEqual(t, slices.Max(c.batches), 16384)
 }

@@ -3,6 +3,7 @@ package forward
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"google.golang.org/grpc"
@@ -75,7 +76,7 @@ func (r *reader) next() (up route.Upstream, isLeader bool, err error) {
 func (r *reader) rest(ctx context.Context) error {
 	r.rounds++
 	pause := backoff(r.rounds)
-	if !r.f.budget.spend(r.f.now()) {
+	if !r.f.reads.spend(r.f.now()) {
 		pause = backoffMost
 	}
 	timer := time.NewTimer(pause)
@@ -170,7 +171,7 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 		release()
 		cancel()
 		if err == nil {
-			r.f.budget.done(1)
+			r.f.reads.done(1)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -215,7 +216,7 @@ func (f *Forwarder) bounded(ctx context.Context) (context.Context, context.Cance
 // upstream is ctx for a call to a node: it says for whom, and nothing else of what
 // the client sent.
 func upstream(ctx context.Context, principal string) context.Context {
-	return metadata.NewOutgoingContext(ctx, metadata.Pairs(mdPrincipal, headerSafe(principal)))
+	return metadata.NewOutgoingContext(ctx, metadata.Pairs(mdPrincipal, HeaderSafe(principal)))
 }
 
 // readPosition is the position a read has to see: the session's, and what the
@@ -231,21 +232,46 @@ func (f *Forwarder) readPosition(ctx context.Context, principal string) (s *sess
 	}
 	if !s.known.Load() && !(ok && own) {
 		f.metrics.sessionAsks.Inc()
-		r := f.reader(ctx)
-		r.leaderOnly = true
-		err := r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
-			resp, err := nodev1.NewNodeClient(up.Conn()).Offsets(ctx, &nodev1.OffsetsRequest{})
-			if err == nil {
-				s.advance(resp.GetVisible())
-			}
-			return err
-		})
+		visible, err := f.askEnd(upstream(ctx, principal))
 		if err != nil {
 			return nil, 0, false, err
 		}
+		s.advance(visible)
 		s.known.Store(true)
 	}
 	return s, max(s.position.Load(), sent), own, nil
+}
+
+// nobodys is a position beyond every record there can be.
+const nobodys = math.MaxUint64
+
+// askEnd asks the leader where the log ends. Offsets would not do: a node answers
+// it that leads no more, or has just started and not caught up. A position that
+// nobody can have is refused as unknown only by a node that leads, after it has
+// made sure of that.
+func (f *Forwarder) askEnd(ctx context.Context) (visible uint64, err error) {
+	r := f.reader(ctx)
+	r.leaderOnly = true
+	err = r.each(ctx, func(ctx context.Context, up route.Upstream, _ bool) (err error) {
+		visible, err = leaderEnd(ctx, up, nobodys)
+		return err
+	})
+	return visible, err
+}
+
+// leaderEnd is where the log ends by the word of up, if that leads and the log
+// ends before position.
+func leaderEnd(ctx context.Context, up route.Upstream, position uint64) (visible uint64, err error) {
+	_, err = nodev1.NewNodeClient(up.Conn()).Fetch(ctx, &nodev1.FetchRequest{MinPosition: position, MaxBytes: 1, WaitMs: 1})
+	info, _ := apierr.From(err)
+	if info.Reason != apierr.ReasonPositionUnknown {
+		if err == nil {
+			err = apierr.Behind{} // it is not the one to say
+		}
+		return 0, err
+	}
+	visible, _ = info.Uint(apierr.KeyVisible)
+	return visible, nil
 }
 
 // confirm takes note that the log is readable up to position, which the session has

@@ -63,10 +63,11 @@ func recordOf(req []byte, limit int) ([]byte, error) {
 	return rec, checkRecord(rec)
 }
 
-// fieldLen is the length of a field's value, negative when it is malformed or a
-// group, which some protobuf implementations limit and others do not.
+// fieldLen is the length of a field's value, negative when it is malformed, has a
+// number that decoders refuse and ConsumeTag does not, or is a group, which some
+// protobuf implementations limit and others do not.
 func fieldLen(num protowire.Number, typ protowire.Type, b []byte) int {
-	if typ == protowire.StartGroupType || typ == protowire.EndGroupType {
+	if num > protowire.MaxValidNumber || typ == protowire.StartGroupType || typ == protowire.EndGroupType {
 		return -1
 	}
 	return protowire.ConsumeFieldValue(num, typ, b)

@@ -140,9 +140,9 @@ func (f *Forwarder) setPosition(ctx context.Context, s *session) {
 	}
 }
 
-// headerSafe is s as a metadata value: other bytes than printable ASCII, and the
+// HeaderSafe is s as a metadata value: other bytes than printable ASCII, and the
 // percent sign, are percent-encoded.
-func headerSafe(s string) string {
+func HeaderSafe(s string) string {
 	const hex = "0123456789ABCDEF"
 	var b strings.Builder
 	for i := range len(s) {
