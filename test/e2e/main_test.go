@@ -73,7 +73,13 @@ func start(t *testing.T) *world {
 // prepare makes a cluster and a proxy, and starts nothing.
 func prepare(t *testing.T, hosts harness.Hosts) *world {
 	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 4*time.Minute, errors.New("the test took too long"))
+	return prepareFor(t, hosts, 4*time.Minute)
+}
+
+// prepareFor is prepare for a test that may take as long as limit.
+func prepareFor(t *testing.T, hosts harness.Hosts, limit time.Duration) *world {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test took too long"))
 	t.Cleanup(cancel)
 	heartbeat := time.Duration(0)
 	if raceEnabled || hosts != nil { // a network that is cut is trouble enough
