@@ -50,7 +50,7 @@ test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -p $(TEST_P) $(TEST_FLAGS) $(PKG)
 
 # -v, so that a test that was skipped says so.
-test-system: ## the tests that need root, iproute2 or docker (build tag system)
+test-system: ## the tests that need root, iproute2, curl or docker (build tag system)
 	$(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
 
 fuzz: ## run every fuzz target for FUZZTIME

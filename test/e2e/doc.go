@@ -4,5 +4,6 @@
 // can only be seen from outside, and what bad input does.
 //
 // The tests that put every process on a test host of its own, in a network
-// namespace, need root; they carry the build tag system.
+// namespace or a container, and those that run what README.md shows, need root or
+// docker; they carry the build tag system.
 package e2e
