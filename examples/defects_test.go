@@ -1,0 +1,71 @@
+package examples_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// TestDefectsPageNamesItsTests compares docs/defects.md with the code: a test on
+// the page is in the package it stands behind, and a test named after a defect is
+// in the row of that defect.
+func TestDefectsPageNamesItsTests(t *testing.T) {
+	page, err := os.ReadFile("../docs/defects.md")
+	require.NoError(t, err)
+	rows := make(map[string]map[string]bool) // number → "package test"
+	number := regexp.MustCompile(`^\| ([0-9]+) \|`)
+	word := regexp.MustCompile("`[a-z0-9]+`|Test[A-Za-z0-9]+")
+	for line := range strings.Lines(string(page)) {
+		m := number.FindStringSubmatch(line)
+		if m == nil {
+			continue
+		}
+		cells := strings.Split(strings.TrimSuffix(strings.TrimSpace(line), "|"), "|")
+		pkg := ""
+		for _, w := range word.FindAllString(cells[len(cells)-1], -1) {
+			if name, quoted := strings.CutPrefix(w, "`"); quoted {
+				pkg = strings.TrimSuffix(name, "`")
+				continue
+			}
+			if rows[m[1]] == nil {
+				rows[m[1]] = make(map[string]bool)
+			}
+			rows[m[1]][pkg+" "+w] = true
+		}
+	}
+	require.Len(t, rows, 9)
+
+	found := make(map[string]bool)
+	named := make(map[string]string) // "package test" → number
+	function := regexp.MustCompile(`(?m)^func (Test(?:Defect0?([1-9][0-9]?))?[A-Za-z0-9_]*)\(`)
+	for _, root := range []string{"../cmd", "../config", "../pkg", "../test"} {
+		require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range function.FindAllStringSubmatch(string(text), -1) {
+				name := filepath.Base(filepath.Dir(path)) + " " + m[1]
+				found[name] = true
+				if m[2] != "" {
+					named[name] = m[2]
+				}
+			}
+			return err
+		}))
+	}
+	for defect, tests := range rows {
+		for name := range tests {
+			require.True(t, found[name], "defect %s: there is no %s", defect, name)
+		}
+	}
+	require.NotEmpty(t, named)
+	for name, defect := range named {
+		require.True(t, rows[defect][name], "defect %s: the page does not name %s", defect, name)
+	}
+}
