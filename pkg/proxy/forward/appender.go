@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"slices"
 	"sync"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
@@ -122,8 +123,8 @@ func (a *appender) abandon(o *op) (finished bool, err error) {
 }
 
 // leave drops what waits of a lane whose client is gone, and lets what is in
-// flight finish for nobody.
-func (a *appender) leave(l *lane) {
+// flight finish for nobody. It says whether anything is.
+func (a *appender) leave(l *lane) (inFlight bool) {
 	var fin finished
 	a.mu.Lock()
 	l.over = true
@@ -136,8 +137,12 @@ func (a *appender) leave(l *lane) {
 		}
 		o = next
 	}
+	for _, b := range a.inflight {
+		inFlight = inFlight || slices.ContainsFunc(b.ops, func(o *op) bool { return o != nil && o.lane == l })
+	}
 	a.mu.Unlock()
 	fin.tell(a.f)
+	return inFlight
 }
 
 // take makes the next batch of what is waiting, or nil when nothing is. mu is

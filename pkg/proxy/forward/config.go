@@ -85,6 +85,10 @@ const window = 5
 // the batch must stay below its limit with them, however small they are.
 const maxBatchRecords = 16384
 
+// lastChance is how long produces under way are waited for once streams were ended;
+// what they are told then is what is known of them.
+const lastChance = time.Second
+
 // heartbeat is how often a quiet upstream is asked to say so.
 const heartbeat = 250 * time.Millisecond
 

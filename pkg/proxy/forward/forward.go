@@ -60,7 +60,8 @@ func New(cfg Config) (*Forwarder, error) {
 }
 
 // EndStreams ends the open streams with DRAINING: consume streams at once, produce
-// streams when what they have sent is answered. New ones end the same way.
+// streams when what they have sent is answered. New ones end the same way. What no
+// leader has taken or acknowledged a second later ends too, unary calls included.
 func (f *Forwarder) EndStreams() { f.endStream() }
 
 // Close ends what is still held and waits for every goroutine. The gRPC server is

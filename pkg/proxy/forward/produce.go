@@ -79,9 +79,7 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 		f.ops.put(o)
 		return nil, f.withPushback(ctx, err)
 	}
-	select {
-	case <-o.done:
-	case <-ctx.Done():
+	if !f.await(ctx, o) {
 		finished, err := a.abandon(o)
 		if !finished {
 			return nil, err
@@ -100,6 +98,27 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 	}
 	f.setPosition(ctx, s)
 	return produced(offset), nil
+}
+
+// await waits for o's outcome, and answers false when its client is not to wait any
+// longer: it has gone, or streams were ended a while ago.
+func (f *Forwarder) await(ctx context.Context, o *op) bool {
+	select {
+	case <-o.done:
+		return true
+	case <-ctx.Done():
+		return false
+	case <-f.ending.Done():
+	}
+	last := time.NewTimer(lastChance)
+	defer last.Stop()
+	select {
+	case <-o.done:
+		return true
+	case <-ctx.Done():
+	case <-last.C:
+	}
+	return false
 }
 
 // queue hands o to the principal's appender. Of an op in a lane, at says which one
@@ -207,7 +226,7 @@ func (f *Forwarder) produceStream(ss grpc.ServerStream) error {
 			a.leave(l)
 		}
 	}()
-	err = f.answer(ss, l, s)
+	err = f.answer(ss, l, s, &at)
 	if md := f.positionMD(s.position.Load()); md != nil {
 		ss.SetTrailer(md)
 	}
@@ -262,9 +281,12 @@ func (f *Forwarder) receive(ss grpc.ServerStream, principal string, l *lane, at 
 }
 
 // answer sends the lane's outcomes to the client until there are no more.
-func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session) error {
+func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session, at *atomic.Pointer[appender]) error {
 	ctx := ss.Context()
 	ending := f.ending.Done()
+	last := time.NewTimer(time.Hour)
+	defer last.Stop()
+	last.Stop()
 	var told []outcome
 	for {
 		select {
@@ -272,17 +294,24 @@ func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session) error {
 		case <-ending:
 			ending = nil
 			l.end(apierr.Draining{})
+			last.Reset(lastChance)
+		case <-last.C:
+			var end error = apierr.Draining{}
+			if a := at.Load(); a != nil && a.leave(l) {
+				end = apierr.OutcomeUnknown{}
+			}
+			told, _ = l.taken(told[:0])
+			if err := tell(ss, s, told); err != nil {
+				return err
+			}
+			return end
 		case <-ctx.Done():
 			return status.FromContextError(ctx.Err()).Err()
 		}
 		var err error
-		if told, err = l.taken(told[:0]); len(told) > 0 {
-			for _, o := range told {
-				if err := ss.SendMsg(produced(o.offset)); err != nil {
-					return err
-				}
-				s.advance(o.offset + 1)
-			}
+		told, err = l.taken(told[:0])
+		if err := tell(ss, s, told); err != nil {
+			return err
 		}
 		if err != nil {
 			return err
@@ -291,4 +320,15 @@ func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session) error {
 			return err
 		}
 	}
+}
+
+// tell sends outcomes to a stream's client.
+func tell(ss grpc.ServerStream, s *session, told []outcome) error {
+	for _, o := range told {
+		if err := ss.SendMsg(produced(o.offset)); err != nil {
+			return err
+		}
+		s.advance(o.offset + 1)
+	}
+	return nil
 }

@@ -561,6 +561,37 @@ func TestEndStreams(t *testing.T) {
 	requireReason(t, apierr.ReasonDraining, err)
 }
 
+// What is held when a drain has lasted long enough ends with what is known of it.
+func TestEndStreamsEndsWhatIsHeld(t *testing.T) {
+	c := newCluster(t, "a")
+	p := newProxy(t, c, nil)
+	start := func() (<-chan error, logv1.Log_ProduceStreamClient) {
+		s, err := p.ProduceStream(ctxFor(t, 20*time.Second))
+		require.NoError(t, err)
+		require.NoError(t, s.Send(rec("stream")))
+		return produceAsync(t, p, "unary"), s
+	}
+	never, neverStream := start()
+	require.Eventually(t, func() bool { return p.metric("produce_records_held") == 2 }, 10*time.Second, time.Millisecond)
+	p.fwd.EndStreams()
+	requireReason(t, apierr.ReasonNotSent, <-never)
+	_, err := neverStream.Recv()
+	requireReason(t, apierr.ReasonDraining, err)
+	require.Empty(t, c.values())
+
+	c = newCluster(t, "a")
+	c.lead("a")
+	p = newProxy(t, c, nil)
+	c.nodes["a"].freeze()
+	taken, takenStream := start()
+	require.Eventually(t, func() bool { return p.metric("produce_records_held") == 2 }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return c.nodes["a"].InFlight() > 0 }, 10*time.Second, time.Millisecond)
+	p.fwd.EndStreams()
+	requireReason(t, apierr.ReasonOutcomeUnknown, <-taken)
+	_, err = takenStream.Recv()
+	requireReason(t, apierr.ReasonOutcomeUnknown, err)
+}
+
 func TestGetServers(t *testing.T) {
 	c := newCluster(t, "a", "b")
 	c.lead("b")
