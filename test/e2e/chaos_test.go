@@ -60,23 +60,25 @@ func TestChaos(t *testing.T) {
 }
 
 // storm does one bad thing after another, and waits after each until all nodes
-// are well: what is promised is promised for the loss of one.
+// are well: what is promised is promised for the loss of one, and for a majority
+// that is away for less than produces are held.
 func (w *world) storm(rng *rand.Rand, length time.Duration, failed <-chan struct{}) {
 	t := w.t
+	names := []string{"kill", "kill and start at once", "stop", "term", "transfer", "kill two", "stop two", "stop the proxy"}
 	for end := time.Now().Add(length); time.Now().Before(end) && w.ctx.Err() == nil; {
 		select {
 		case <-failed:
 			return
 		default:
 		}
-		n := w.leader()
-		who := "leader"
+		n, who := w.leader(), "leader"
 		if rng.IntN(3) == 0 {
 			n, who = w.Nodes[rng.IntN(len(w.Nodes))], "node"
 		}
+		other := w.Nodes[rng.IntN(len(w.Nodes))]
 		down := time.Duration(rng.IntN(2500)) * time.Millisecond
-		what := rng.IntN(5)
-		t.Logf("%s: %s %s, %s", []string{"kill", "kill and start at once", "stop", "term", "transfer"}[what], who, n.Name, down)
+		what := rng.IntN(len(names))
+		t.Logf("%s: %s %s, %s", names[what], who, n.Name, down)
 		switch what {
 		case 0:
 			require.NoError(t, n.Kill())
@@ -86,9 +88,7 @@ func (w *world) storm(rng *rand.Rand, length time.Duration, failed <-chan struct
 			require.NoError(t, n.Kill())
 			require.NoError(t, n.Process.Start())
 		case 2:
-			require.NoError(t, n.Signal(syscall.SIGSTOP))
-			w.pause(down)
-			require.NoError(t, n.Signal(syscall.SIGCONT))
+			w.stopped(down, n.Process)
 		case 3:
 			ctx, cancel := context.WithTimeout(w.ctx, patience)
 			require.NoError(t, n.Stop(ctx))
@@ -96,6 +96,17 @@ func (w *world) storm(rng *rand.Rand, length time.Duration, failed <-chan struct
 			require.NoError(t, n.Process.Start())
 		case 4:
 			w.depose(rng)
+		case 5:
+			require.NoError(t, n.Kill())
+			if other != n {
+				require.NoError(t, other.Kill())
+			}
+			w.pause(down / 2)
+			require.NoError(t, w.Start())
+		case 6:
+			w.stopped(down, n.Process, other.Process)
+		case 7:
+			w.stopped(down, w.proxy.Process)
 		}
 		for _, n := range w.Nodes {
 			ctx, cancel := context.WithTimeout(w.ctx, patience)
@@ -103,6 +114,18 @@ func (w *world) storm(rng *rand.Rand, length time.Duration, failed <-chan struct
 			cancel()
 		}
 		w.pause(time.Duration(rng.IntN(1000)) * time.Millisecond)
+	}
+}
+
+// stopped lets processes stand still for d.
+func (w *world) stopped(d time.Duration, ps ...*harness.Process) {
+	w.t.Helper()
+	for _, p := range ps {
+		require.NoError(w.t, p.Signal(syscall.SIGSTOP))
+	}
+	w.pause(d)
+	for _, p := range ps {
+		require.NoError(w.t, p.Signal(syscall.SIGCONT))
 	}
 }
 
