@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/memberlist"
+
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 )
 
 // transport is memberlist's own, with connections that end when gossip does:
@@ -18,6 +20,11 @@ type transport struct {
 	*memberlist.NetTransport
 	ctx    context.Context //nolint:containedctx // ends the dials; memberlist's interface has none
 	cancel context.CancelFunc
+
+	accepted chan net.Conn // what StreamCh answers; unbuffered, as memberlist's own
+	limiting sync.WaitGroup
+	down     chan struct{} // closed by Shutdown when nothing is accepted any more
+	downOnce sync.Once
 
 	mu    sync.Mutex
 	open  map[net.Conn]struct{} // dialled and not yet closed; guarded by mu
@@ -39,7 +46,12 @@ func listen(ip net.IP, port int, logger *log.Logger) (*transport, error) {
 		})
 		if err == nil {
 			ctx, cancel := context.WithCancel(context.Background())
-			return &transport{NetTransport: nt, ctx: ctx, cancel: cancel, open: map[net.Conn]struct{}{}}, nil
+			t := &transport{
+				NetTransport: nt, ctx: ctx, cancel: cancel,
+				accepted: make(chan net.Conn), down: make(chan struct{}), open: map[net.Conn]struct{}{},
+			}
+			t.limiting.Go(t.limit) // ends with down; Shutdown waits for it
+			return t, nil
 		}
 		if !strings.Contains(err.Error(), "address already in use") {
 			break
@@ -47,6 +59,27 @@ func listen(ip net.IP, port int, logger *log.Logger) (*transport, error) {
 	}
 	return nil, err
 }
+
+// limit hands on what was accepted. Connections are bounded, and the oldest goes:
+// anybody can open one, the key is asked for only when it speaks.
+func (t *transport) limit() {
+	fresh := netlimit.NewNewest(netlimit.Aside(netlimit.Files()), nil)
+	for {
+		select {
+		case c := <-t.NetTransport.StreamCh():
+			c = fresh.Add(c)
+			select {
+			case t.accepted <- c:
+			case <-t.ctx.Done():
+				_ = c.Close() // nobody has read from it
+			}
+		case <-t.down: // not earlier: NetTransport's Shutdown waits until what it accepted is taken
+			return
+		}
+	}
+}
+
+func (t *transport) StreamCh() <-chan net.Conn { return t.accepted }
 
 func (t *transport) DialTimeout(addr string, timeout time.Duration) (net.Conn, error) {
 	return t.DialAddressTimeout(memberlist.Address{Addr: addr}, timeout)
@@ -83,7 +116,10 @@ func (t *transport) end() {
 
 func (t *transport) Shutdown() error {
 	t.end()
-	return t.NetTransport.Shutdown()
+	err := t.NetTransport.Shutdown()
+	t.downOnce.Do(func() { close(t.down) })
+	t.limiting.Wait()
+	return err
 }
 
 // dialled forgets itself when closed.

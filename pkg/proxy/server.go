@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"net"
 	"strings"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
 	"github.com/logd-io/logd/pkg/tlsconf"
@@ -39,7 +41,7 @@ func newServer(fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrou
 		creds = credentials.NewTLS(tls.Server([]string{tlsconf.ALPNgRPC}, tlsconf.RoleClient, tlsconf.RoleAdmin))
 	}
 	s := grpc.NewServer(
-		grpc.Creds(creds),
+		grpc.Creds(netlimit.Credentials(creds, netlimit.NewGate(netlimit.Clients(netlimit.Files()).Kept))),
 		forward.ServerCodec(),
 		grpc.MaxConcurrentStreams(maxStreams),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
@@ -56,6 +58,12 @@ func newServer(fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrou
 	healthv1.RegisterHealthServer(s, hs)
 	reflection.Register(s) // v1 and v1alpha
 	return s
+}
+
+// bounded is lis, on which connections that have not got through the handshake
+// are few: the oldest gives way.
+func bounded(lis net.Listener) net.Listener {
+	return netlimit.Listener{Listener: lis, Newest: netlimit.NewNewest(netlimit.Clients(netlimit.Files()).New, nil)}
 }
 
 // caller answers who a call's client is. Without TLS it is always sidecar, the

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
@@ -92,6 +93,9 @@ type Config struct {
 	ConnectionAge        time.Duration // ± 10 % jitter
 	SendTimeout          time.Duration // how long one message may wait for its receiver
 	OffsetsInterval      time.Duration // between views on WatchCluster when only offsets move
+	// Connections bounds the connections of clients and proxies. Zero: by the
+	// file descriptors this process may have.
+	Connections netlimit.Budget
 
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
@@ -104,6 +108,9 @@ func (c *Config) fill() {
 	orInt(&c.ConnectionAge, defaultAge)
 	orInt(&c.SendTimeout, defaultSend)
 	orInt(&c.OffsetsInterval, defaultOffsets)
+	if c.Connections == (netlimit.Budget{}) {
+		c.Connections = netlimit.Clients(netlimit.Files())
+	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
 	}

@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/grpc/credentials"
 
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -22,6 +23,8 @@ type door struct {
 	tls     *tls.Config
 	timeout time.Duration
 	raft    func(conn net.Conn, name string)
+
+	clients *netlimit.Gate // connections of clients and proxies; nodes and admins always get in
 
 	// refused is told of every handshake that failed.
 	refused func(remote net.Addr, err error)
@@ -50,6 +53,9 @@ func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 		under = held.Conn
 	}
 	conn, info, err := d.handshake(under)
+	if err == nil {
+		err = d.keep(under, info.identity.Role)
+	}
 	if err != nil {
 		d.refused(raw.RemoteAddr(), err)
 		return nil, nil, err
@@ -94,6 +100,19 @@ func (d *door) handshake(raw net.Conn) (*tls.Conn, peerInfo, error) {
 	info := peerInfo{identity: id, TLSInfo: credentials.TLSInfo{State: state}}
 	info.SecurityLevel = credentials.PrivacyAndIntegrity
 	return conn, info, nil
+}
+
+// keep lets a connection stay for as long as it likes, now that it is known whose
+// it is.
+func (d *door) keep(raw net.Conn, role tlsconf.Role) error {
+	c, ok := raw.(*netlimit.Conn)
+	switch {
+	case !ok:
+		return nil
+	case role == tlsconf.RoleStorage || role == tlsconf.RoleAdmin:
+		return c.Keep(nil)
+	}
+	return c.Keep(d.clients)
 }
 
 func (d *door) begin(c net.Conn) bool {

@@ -19,6 +19,7 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
@@ -66,6 +67,7 @@ func New(cfg Config) (*Server, error) {
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},
 			tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleClient, tlsconf.RoleAdmin),
 		timeout: cfg.HandshakeTimeout,
+		clients: netlimit.NewGate(cfg.Connections.Kept),
 		raft:    cfg.RaftConn,
 		shaking: make(map[net.Conn]struct{}),
 		refused: func(remote net.Addr, err error) {
@@ -116,7 +118,10 @@ func (s *Server) Serve(lis net.Listener) error {
 	done := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { s.followReadiness(done) })
-	err := s.grpc.Serve(holdListener{lis})
+	fresh := netlimit.NewNewest(s.cfg.Connections.New, func() {
+		s.logger.Debug("too many new connections: the oldest gave way", "limit", s.cfg.Connections.New)
+	})
+	err := s.grpc.Serve(holdListener{netlimit.Listener{Listener: lis, Newest: fresh}})
 	close(done)
 	watch.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {

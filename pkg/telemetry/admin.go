@@ -14,6 +14,8 @@ import (
 	hclog "github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 )
 
 // AdminOptions are what the admin server answers with.
@@ -92,7 +94,8 @@ func (a *Admin) Run(ctx context.Context) error {
 			}
 		}
 	}()
-	err := a.server.Serve(a.listener)
+	// Probes get in during a flood: it is the oldest connection that goes.
+	err := a.server.Serve(netlimit.Listener{Listener: a.listener, Newest: netlimit.NewNewest(netlimit.Aside(netlimit.Files()), nil)})
 	if ctx.Err() != nil {
 		<-done
 	}
