@@ -133,11 +133,17 @@ func (e *engine) moved(d due) {
 
 // notLeader is the error for a batch that certainly was not appended.
 func (e *engine) notLeader() error {
-	_, id := e.raft.LeaderWithID()
-	if id == raft.ServerID(e.r.cfg.ID) {
-		id = "" // it was us, until just now
+	for {
+		term := e.raft.CurrentTerm()
+		_, id := e.raft.LeaderWithID()
+		if term != e.raft.CurrentTerm() {
+			continue // or the last term's leader would be named for the new one
+		}
+		if id == raft.ServerID(e.r.cfg.ID) {
+			id = "" // it was us, until just now
+		}
+		return &NotLeaderError{LeaderID: string(id), Term: term}
 	}
-	return &NotLeaderError{LeaderID: string(id), Term: e.raft.CurrentTerm()}
 }
 
 // maintenance takes checkpoints and moves the start of the log. A fatal fault

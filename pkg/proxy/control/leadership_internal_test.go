@@ -48,6 +48,12 @@ func TestLeadership(t *testing.T) {
 func TestTwoLeadersOfOneTermAreAContradiction(t *testing.T) {
 	var l leadership
 	require.False(t, l.hear("a", 3, "b"))
+	require.True(t, l.hear("a", 3, "c"))
+	require.Equal(t, "b", l.current(), "one rumour is as good as another")
 	require.True(t, l.hear("c", 3, "c"))
-	require.Equal(t, "b", l.current())
+	require.Equal(t, "c", l.current(), "its own word counts for more")
+	require.True(t, l.hear("b", 3, "b"))
+	require.Equal(t, "c", l.current())
+	require.True(t, l.hear("a", 3, "b"))
+	require.Equal(t, "c", l.current())
 }
