@@ -134,8 +134,9 @@ type addressBook struct {
 	fs   vfs.FS
 	name string
 
-	mu sync.Mutex
-	m  map[string]string // node id → host:port; guarded by mu
+	mu    sync.Mutex
+	m     map[string]string // node id → host:port; guarded by mu
+	dirty bool              // m has what the file has not; guarded by mu
 }
 
 func openAddressBook(files vfs.FS, name string) (*addressBook, error) {
@@ -152,25 +153,29 @@ func (b *addressBook) address(id string) string {
 	return b.m[id]
 }
 
-// learn takes the addresses of storage nodes from gossip and keeps them.
+// learn takes the addresses of storage nodes from gossip and keeps them. When it
+// fails, they are known all the same, and written with the next call.
 func (b *addressBook) learn(members []membership.Member) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	changed := false
 	for _, m := range members {
 		if m.Role == membership.RoleStorage && m.RPCAddr != "" && b.m[m.ID] != m.RPCAddr {
 			b.m[m.ID] = m.RPCAddr
-			changed = true
+			b.dirty = true
 		}
 	}
-	if !changed {
+	if !b.dirty {
 		return nil
 	}
 	text, err := json.MarshalIndent(b.m, "", "  ")
 	if err != nil {
 		return err
 	}
-	return vfs.WriteFileAtomic(b.fs, b.name, append(text, '\n'))
+	if err := vfs.WriteFileAtomic(b.fs, b.name, append(text, '\n')); err != nil {
+		return fmt.Errorf("write %s: %w", b.name, err)
+	}
+	b.dirty = false
+	return nil
 }
 
 // maxJSON bounds what readJSON takes into memory.

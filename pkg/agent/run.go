@@ -116,7 +116,7 @@ func (a *Agent) follow(ctx context.Context) error {
 	for {
 		gossip, raft := a.gossip.Changes(), a.replica.Changes()
 		if err := a.book.learn(a.gossip.Members()); err != nil {
-			return err
+			a.logger.Warn("the addresses of the other nodes are not kept", "node", a.id, "err", err)
 		}
 		v, state := a.replica.View(), a.replica.HasState()
 		a.gossip.SetTags(func(t *membership.Tags) {
