@@ -33,6 +33,10 @@ func (a *Agent) writeAddrs() error {
 		return err
 	}
 	name := filepath.Join(a.cfg.DataDir, addrsFile)
+	var old Addrs
+	if readJSON(a.deps.FS, name, &old) == nil && old == a.addrs {
+		return nil // a restart on a full disk has nothing to write here
+	}
 	if err := vfs.WriteFileAtomic(a.deps.FS, name, append(b, '\n')); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
