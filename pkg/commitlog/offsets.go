@@ -82,26 +82,28 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	return true, nil
 }
 
-// unseal makes the newest sealed file the one that gets the next batch.
+// unseal makes the newest sealed file the one that gets the next batch. Readers
+// see it as the one or as the other, never as neither.
 func (l *Log) unseal() error {
-	f := l.sealed[len(l.sealed)-1]
-	l.mu.Lock()
-	l.sealed = slices.Clone(l.sealed[:len(l.sealed)-1])
-	l.mu.Unlock()
-	if err := f.handle.release(); err != nil {
-		return fmt.Errorf("close %s: %w", f.path, err)
+	sealed := l.sealed[len(l.sealed)-1]
+	f, recs, ok, err := l.loadOffsetFile(sealed.name)
+	if err == nil && !ok {
+		err = &CorruptError{Path: sealed.path, Reason: "offset file changed while open"}
 	}
-	f, recs, ok, err := l.loadOffsetFile(f.name)
 	if err != nil {
+		if f != nil {
+			err = errors.Join(err, f.handle.release())
+		}
 		return err
-	}
-	if !ok {
-		return &CorruptError{Path: f.path, Reason: "offset file changed while open"}
 	}
 	l.offsetFile = f
 	l.mu.Lock()
-	l.recent = recs
+	l.sealed = slices.Clone(l.sealed[:len(l.sealed)-1])
+	l.recent, l.visible = recs, f.next
 	l.mu.Unlock()
+	if err := sealed.handle.release(); err != nil {
+		return fmt.Errorf("close %s: %w", sealed.path, err)
+	}
 	return nil
 }
 
@@ -220,7 +222,7 @@ func (l *Log) sealOffsets() error {
 func (l *Log) placeOf(index uint64) (int64, error) {
 	for {
 		l.mu.RLock()
-		if index <= l.start.Index || index > l.last.index {
+		if index <= l.start.Index || index > l.last.index || l.closed {
 			l.mu.RUnlock()
 			return 0, ErrNotFound
 		}
@@ -256,15 +258,14 @@ func (l *Log) rewind(next uint64) error {
 		return &OffsetGapError{Want: l.visible, Got: next}
 	}
 	for len(l.sealed) > 0 && (l.offsetFile == nil || next <= l.offsetFile.first) {
-		if l.offsetFile != nil {
-			f := l.offsetFile
-			l.offsetFile = nil
+		f := l.offsetFile
+		if err := l.unseal(); err != nil {
+			return err
+		}
+		if f != nil {
 			if err := l.discardOffsets(f); err != nil {
 				return err
 			}
-		}
-		if err := l.unseal(); err != nil {
-			return err
 		}
 	}
 	keep := sort.Search(len(l.recent), func(i int) bool { return l.recent[i].FirstOffset >= next })

@@ -88,6 +88,10 @@ func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, erro
 // off on, maxBytes of records, at least one.
 func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
 	l.mu.RLock()
+	if l.closed {
+		l.mu.RUnlock()
+		return dst, ErrClosed // the files are not listed any more
+	}
 	if off < l.lowest || off >= l.visible {
 		err := &OutOfRangeError{Offset: off, Lowest: l.lowest, Next: l.visible}
 		l.mu.RUnlock()

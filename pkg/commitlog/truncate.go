@@ -10,7 +10,8 @@ import (
 // Last is nothing to do.
 //
 // The cut ends its segment: the next entry opens a new one, with a new id, so
-// nothing that was cut can ever verify again.
+// nothing that was cut can ever verify again. That segment is preallocated
+// first: *NoSpaceError changes nothing, and the entries to come have their room.
 func (l *Log) TruncateSuffix(from uint64) error { return l.report(l.truncateSuffix(from)) }
 
 func (l *Log) truncateSuffix(from uint64) error {
@@ -24,6 +25,9 @@ func (l *Log) truncateSuffix(from uint64) error {
 	}
 	if c := l.committed.Load(); from <= c {
 		return &CommittedError{From: from, Committed: c}
+	}
+	if err := l.preallocate(0, l.options.SegmentBytes); err != nil {
+		return err
 	}
 	n := sort.Search(len(l.segments), func(i int) bool { return l.segments[i].first > from }) - 1
 	s := l.segments[n]

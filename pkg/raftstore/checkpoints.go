@@ -247,4 +247,4 @@ func (c *checkpoints) keep(base uint64, choose func([]*checkpoint) []*checkpoint
 }
 
 // isFull tells a full disk, which only delays a checkpoint, from a broken one.
-func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) }
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

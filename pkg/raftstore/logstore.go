@@ -91,13 +91,16 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	}
 	var full *commitlog.NoSpaceError
 	switch err := s.log.Append(entries); {
-	case errors.As(err, &full):
+	case errors.As(err, &full) && !s.cut:
 		// Nothing was written, so Raft may know: a leader steps down, a follower
 		// answers that it has not got the entries.
 		return err
 	case err != nil:
+		// After a cut even a full disk is fatal: Raft goes on believing that it
+		// has what it cut, until entries are stored in its place.
 		s.Fail(fmt.Errorf("store entries: %w", err))
 	}
+	s.cut = false
 	for _, l := range logs {
 		if l.Type == raft.LogNoop {
 			s.noop.Store(&Mark{Index: l.Index, Term: l.Term})
@@ -107,15 +110,21 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 }
 
 // DeleteRange drops the end of the log. Anything at or below a commit index this
-// node knows is fatal: better to stop than to diverge.
+// node knows is fatal: better to stop than to diverge. On a full disk nothing is
+// dropped, and Raft refuses the entries that should have come instead.
 func (s *Store) DeleteRange(first, last uint64) error {
 	s.enter()
 	defer s.leave()
 	if last < s.log.Last() {
 		return fmt.Errorf("delete entries %d to %d of %d: %w", first, last, s.log.Last(), ErrPrefix)
 	}
-	if err := s.log.TruncateSuffix(first); err != nil {
+	var full *commitlog.NoSpaceError
+	switch err := s.log.TruncateSuffix(first); {
+	case errors.As(err, &full):
+		return err
+	case err != nil:
 		s.Fail(fmt.Errorf("truncate from entry %d: %w", first, err))
 	}
+	s.cut = true
 	return nil
 }

@@ -187,6 +187,9 @@ func (s *stable) voted() bool {
 	return ok || s.uint64(keyLastVoteTerm) != 0
 }
 
+// known says whether Raft ever stored anything that must not be forgotten.
+func (s *stable) known() bool { return s.term() > 0 || s.voted() }
+
 func (s *stable) close() error { return s.file.Close() }
 
 // Set implements raft.StableStore. The value is durable on return.

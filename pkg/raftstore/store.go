@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"runtime"
 	"strings"
@@ -64,6 +65,7 @@ type Store struct {
 	closed bool
 
 	noop atomic.Pointer[Mark] // the newest no-op Raft stored here
+	cut  bool                 // the end was cut and nothing stored since; of Raft's main goroutine
 }
 
 // Mark is the place of an entry.
@@ -93,6 +95,9 @@ func Open(o Options) (_ *Store, err error) {
 	if err := removeTemps(o.FS, o.Dir, dir); err != nil {
 		return nil, err
 	}
+	if err := whole(o.FS, o.Dir); err != nil {
+		return nil, err
+	}
 	if s.stable, err = openStable(o.FS, path.Join(o.Dir, stableFile)); err != nil {
 		return nil, err
 	}
@@ -101,6 +106,9 @@ func Open(o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.stable.close())
 		}
 	}()
+	if _, err := o.FS.Stat(path.Join(o.Dir, logDir)); errors.Is(err, fs.ErrNotExist) && s.stable.known() {
+		return nil, &CorruptError{Path: path.Join(o.Dir, logDir), Reason: "missing, but this node has a term or a vote"}
+	}
 	if s.checks, err = openCheckpoints(o.FS, dir, s.logger); err != nil {
 		return nil, err
 	}
@@ -130,16 +138,33 @@ func Open(o Options) (_ *Store, err error) {
 	return s, nil
 }
 
+// whole refuses a directory that lost the file of Raft's term and vote, which
+// Open makes before the log: a node that forgot its vote could give it twice.
+func whole(fsys vfs.FS, dir string) error {
+	_, err := fsys.Stat(path.Join(dir, stableFile))
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	_, err = fsys.Stat(path.Join(dir, logDir))
+	switch {
+	case err == nil:
+		return &CorruptError{Path: path.Join(dir, stableFile), Reason: "missing, but there is a log"}
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	return err
+}
+
 // removeTemps deletes what an interrupted WriteFileAtomic left in dirs.
-func removeTemps(fs vfs.FS, dirs ...string) error {
+func removeTemps(fsys vfs.FS, dirs ...string) error {
 	for _, dir := range dirs {
-		names, err := fs.List(dir)
+		names, err := fsys.List(dir)
 		if err != nil {
 			return fmt.Errorf("list %s: %w", dir, err)
 		}
 		for _, n := range names {
 			if strings.HasSuffix(n, vfs.TempSuffix) {
-				if err := fs.Remove(path.Join(dir, n)); err != nil {
+				if err := fsys.Remove(path.Join(dir, n)); err != nil {
 					return fmt.Errorf("remove %s: %w", n, err)
 				}
 			}
