@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 )
 
@@ -21,11 +22,17 @@ func Serve(ctx context.Context, env Env, title string, facts []Fact, p Process) 
 	if err := WriteFacts(env.Stdout, title, facts); err != nil {
 		return errors.Join(err, p.Close())
 	}
-	stop := context.AfterFunc(ctx, func() {
+	// Once, and before Serve ends, however fast the process is gone.
+	draining := sync.OnceFunc(func() {
 		fmt.Fprintln(env.Stderr, "==> Draining; a second signal stops at once")
 	})
+	stop := context.AfterFunc(ctx, draining)
 	defer stop()
-	return errors.Join(p.Run(ctx), p.Close())
+	err := p.Run(ctx)
+	if ctx.Err() != nil {
+		draining()
+	}
+	return errors.Join(err, p.Close())
 }
 
 // ignoreHangup keeps SIGHUP, by which others are told to reload, from killing a

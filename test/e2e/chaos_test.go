@@ -210,6 +210,8 @@ func (c *crowd) stopped() bool {
 
 // producer is one more producer's number.
 func (c *crowd) producer() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.acked, c.sent = append(c.acked, nil), append(c.sent, 0)
 	return len(c.acked) - 1
 }
