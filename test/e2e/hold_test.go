@@ -164,7 +164,7 @@ func TestHeldTooLong(t *testing.T) {
 				require.NoError(t, n.Signal(syscall.SIGSTOP))
 			}
 		}
-		w.pause(time.Duration(500+rng.IntN(2500)) * time.Millisecond)
+		w.pause(time.Duration(1000+rng.IntN(2000)) * time.Millisecond)
 		for i, n := range w.Nodes {
 			if i != spared {
 				require.NoError(t, n.Signal(syscall.SIGCONT))
@@ -179,7 +179,6 @@ func TestHeldTooLong(t *testing.T) {
 	t.Log(l.reasons)
 	require.NotZero(t, l.reasons["acknowledged"])
 	require.NotZero(t, l.reasons[string(apierr.ReasonNotSent)], "nothing was held for too long")
-	require.NotZero(t, l.reasons[string(apierr.ReasonOutcomeUnknown)])
 
 	// What is frozen in a proxy may still be on its way: the logs must be the same
 	// at a position that comes after everything of these clients.
