@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,6 +36,7 @@ type Deps struct {
 	// system's. Gossip and the admin server do not go through them.
 	Listen func(network, address string) (net.Listener, error)
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
+	Clock  func() time.Time // stamps records; nil: the system's
 }
 
 // Agent is one storage node.
@@ -184,6 +186,7 @@ func (a *Agent) openServer() (err error) {
 		HandshakeTimeout:     a.cfg.Limits.HandshakeTimeout,
 		ConnectionAge:        a.cfg.Limits.ConnectionAge,
 		SendTimeout:          a.cfg.Limits.SendTimeout,
+		Clock:                a.deps.Clock,
 		Logger:               a.logger.Named("server"),
 		Registerer:           a.deps.Registry,
 	})

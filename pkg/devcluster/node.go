@@ -47,6 +47,7 @@ func (n *Node) Revive() error {
 		Version:  n.cluster.opt.Version,
 		Listen:   n.link.listen,
 		Dial:     n.link.dial,
+		Clock:    n.cluster.opt.Clocks[n.Name],
 	})
 	if err != nil {
 		return fmt.Errorf("devcluster: %s: %w", n.Name, err)

@@ -27,8 +27,11 @@ type Options struct {
 	// Heartbeat is Raft's; 0 leaves the default. Under the race detector a second
 	// is right.
 	Heartbeat time.Duration
-	Version   string
-	Logger    hclog.Logger // nil: quiet
+	// Clocks are what nodes stamp records by, by their names; the system's for
+	// those that have none.
+	Clocks  map[string]func() time.Time
+	Version string
+	Logger  hclog.Logger // nil: quiet
 }
 
 const (

@@ -97,6 +97,10 @@ type Config struct {
 	// file descriptors this process may have.
 	Connections netlimit.Budget
 
+	// Clock stamps records, and nothing else goes by it; nil: the system's. It may
+	// jump, and it may differ between nodes.
+	Clock func() time.Time
+
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
 }
@@ -110,6 +114,9 @@ func (c *Config) fill() {
 	orInt(&c.OffsetsInterval, defaultOffsets)
 	if c.Connections == (netlimit.Budget{}) {
 		c.Connections = netlimit.Clients(netlimit.Files())
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()

@@ -108,7 +108,7 @@ func (s *Server) tail(stream grpc.ServerStream, work func(context.Context, *send
 	if err := stream.SendHeader(nil); err != nil {
 		return err
 	}
-	snd := &sender{stream: stream}
+	snd := newSender(stream)
 	return s.supervise(snd, apierr.Overloaded{RetryAfter: time.Second}, func() { cancel(apierr.Draining{}) }, func() error {
 		err := work(ctx, snd)
 		if errors.Is(err, context.Canceled) {

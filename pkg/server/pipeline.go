@@ -56,7 +56,7 @@ func (p *pipeline) run(s *Server, stream grpc.ServerStream) error {
 		return err
 	}
 	s.helpers.Go(func() { p.receive(ctx, stream) })
-	snd := &sender{stream: stream}
+	snd := newSender(stream)
 	// Acknowledgements that nobody reads say nothing about what was submitted.
 	return s.supervise(snd, apierr.OutcomeUnknown{}, func() { p.end(apierr.Draining{}) },
 		func() error { return p.acknowledge(ctx, snd) })

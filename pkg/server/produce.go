@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -34,7 +33,7 @@ func (s *Server) one(in []byte) (replica.Batch, error) {
 	if err != nil {
 		return replica.Batch{}, malformed("record", err)
 	}
-	now := time.Now().UnixNano()
+	now := s.cfg.Clock().UnixNano()
 	buf := make([]byte, 0, len(rec)+stampBytes+protowire.SizeVarint(uint64(len(rec))))
 	return replica.Batch{Count: 1, Records: appendStored(buf, rec, f, now), Timestamp: now}, nil
 }
@@ -109,7 +108,7 @@ func (s *Server) appendStream(stream grpc.ServerStream) error {
 		if err != nil {
 			return submitted{}, err
 		}
-		now := time.Now().UnixNano()
+		now := s.cfg.Clock().UnixNano()
 		records, err := storedBatch(r.records, r.count, s.cfg.MaxRecordBytes, now)
 		if err != nil {
 			return submitted{}, err

@@ -12,11 +12,14 @@ import (
 // gRPC's Send has no deadline of its own: it waits for the receiver's window.
 type sender struct {
 	stream grpc.ServerStream
-	since  atomic.Int64 // unix ns when the send under way began; 0: none is
+	born   time.Time    // what since counts from, on the clock that never jumps
+	since  atomic.Int64 // when the send under way began, in ns; 0: none is
 }
 
+func newSender(stream grpc.ServerStream) *sender { return &sender{stream: stream, born: time.Now()} }
+
 func (s *sender) send(m any) error {
-	s.since.Store(time.Now().UnixNano())
+	s.since.Store(max(1, int64(time.Since(s.born))))
 	defer s.since.Store(0)
 	return s.stream.SendMsg(m)
 }
@@ -26,7 +29,7 @@ func (s *sender) stuckFor() time.Duration {
 	if since == 0 {
 		return 0
 	}
-	return time.Duration(time.Now().UnixNano() - since)
+	return time.Since(s.born) - time.Duration(since)
 }
 
 // supervise runs work on a goroutine of its own and returns what it returns,

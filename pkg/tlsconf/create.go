@@ -24,7 +24,7 @@ import (
 const (
 	DefaultCAValidity   = 10 * 365 * 24 * time.Hour
 	DefaultCertValidity = 365 * 24 * time.Hour
-	backdate            = 5 * time.Minute
+	backdate            = 24 * time.Hour
 )
 
 // CAParams says what CreateCA makes.
