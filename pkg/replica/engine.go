@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -53,7 +54,7 @@ func (r *Replica) startEngine() (err error) {
 	e.trans = &transport{
 		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
-		flip:  snaps.Flip, heard: e.heard, install: e.install,
+		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install,
 	}
 	e.trans.open()
 	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
@@ -144,6 +145,14 @@ func (e *engine) notLeader() error {
 		}
 		return &NotLeaderError{LeaderID: string(id), Term: term}
 	}
+}
+
+// replicates says whether this node leads in that term and has that peer.
+func (e *engine) replicates(id string, term uint64) bool {
+	if e.r.engine.Load() != e || e.raft.State() != raft.Leader || e.raft.CurrentTerm() != term {
+		return false // e.raft is not set before engine is
+	}
+	return slices.ContainsFunc(e.peers(), func(p Peer) bool { return p.ID == id })
 }
 
 // maintenance takes checkpoints and moves the start of the log. A fatal fault

@@ -13,6 +13,7 @@ const (
 	NoInstall    Switch = "install with raft stopped"
 	NoHeartbeats Switch = "heartbeats in the main loop"
 	Replay       Switch = "applied guard"
+	NoPersist    Switch = "replication waits for a peer"
 )
 
 // Without turns rules off. It must come before Run.
@@ -29,6 +30,8 @@ func (r *Replica) Without(off ...Switch) {
 			r.rules.install = false
 		case NoHeartbeats:
 			r.rules.heartbeats = false
+		case NoPersist:
+			r.rules.persist = false
 		case Replay:
 			r.replayed = true
 		}

@@ -190,8 +190,7 @@ func (t *transport) harden(req *raft.AppendEntriesRequest) (answered func(), err
 			return nil, fmt.Errorf("entry %d has extensions", e.Index)
 		}
 	}
-	heartbeat := req.PrevLogEntry == 0 && len(req.Entries) == 0 && req.LeaderCommitIndex == 0
-	if !heartbeat && t.heard != nil {
+	if !isHeartbeat(req) && t.heard != nil {
 		answered = t.heard(req.Term, req.LeaderCommitIndex)
 	}
 	if t.rules.raise {

@@ -3,7 +3,6 @@ package replica
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -36,9 +35,10 @@ type rules struct {
 	shorten    bool // outgoing AppendEntries are cut by bytes (I9)
 	install    bool // we install checkpoints, with Raft stopped (I7)
 	heartbeats bool // heartbeats take the main loop (I5)
+	persist    bool // replication waits for a peer that cannot be reached (I15)
 }
 
-var allRules = rules{clamp: true, raise: true, shorten: true, install: true, heartbeats: true}
+var allRules = rules{clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true}
 
 // transport is the raft.Transport of one run of Raft. It wraps the library's
 // NetworkTransport, one for what goes out and one for every peer's inbound
@@ -56,6 +56,9 @@ type transport struct {
 	// leader's term and its commit index before any clamp. If it returns a
 	// function, that is called once Raft has answered.
 	heard func(term, commit uint64) func()
+	// replicates says whether this node, in that term, still has to replicate to
+	// that peer.
+	replicates func(id string, term uint64) bool
 	// install decides about a checkpoint a leader sends; it answers the RPC, or
 	// leaves it unanswered when Raft is about to be stopped.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte)
@@ -135,7 +138,11 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	if t.rules.shorten {
 		shorten(req, maxAppendBytes)
 	}
-	return t.again(func() error { return t.out.AppendEntries(id, addr, req, resp) })
+	call := func() error { return t.out.AppendEntries(id, addr, req, resp) }
+	if isHeartbeat(req) {
+		return t.again(call)
+	}
+	return t.persist(id, req.Term, unreachable, call)
 }
 
 // shorten cuts the entries of req where their bytes exceed limit, keeping one.
@@ -167,7 +174,8 @@ func (t *transport) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, req *r
 
 // InstallSnapshot implements raft.Transport.
 func (t *transport) InstallSnapshot(id raft.ServerID, addr raft.ServerAddress, req *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
-	return t.out.InstallSnapshot(id, addr, req, resp, data)
+	// Only a failed dial is sure to have left data unread.
+	return t.persist(id, req.Term, isDialError, func() error { return t.out.InstallSnapshot(id, addr, req, resp, data) })
 }
 
 // again repeats an RPC that met a connection its peer had closed while it lay in
@@ -267,7 +275,7 @@ func (o *outbound) Dial(addr raft.ServerAddress, timeout time.Duration) (net.Con
 	defer cancel()
 	conn, err := t.dial(ctx, string(addr))
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+		return nil, &dialError{to: string(addr), err: err}
 	}
 	tracked, err := t.track(conn, false)
 	if err != nil {
