@@ -2,6 +2,7 @@ package forward_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -112,7 +113,7 @@ func TestManyProducersThroughLeaderChanges(t *testing.T) {
 				}
 				for m := max(0, n-ahead); n >= ahead || !more; m++ {
 					resp, err := s.Recv()
-					if err == io.EOF && !more && m == n {
+					if errors.Is(err, io.EOF) && !more && m == n {
 						return
 					}
 					if err != nil {
