@@ -305,6 +305,12 @@ func TestMalformedAppendEntries(t *testing.T) {
 	ext[0].Extensions = []byte{1}
 	_, err = p.appendEntries(n.id, 2, 1, 1, 2, ext...)
 	require.ErrorContains(t, err, "extensions")
+	for _, typ := range []raft.LogType{raft.LogConfiguration, raft.LogAddPeerDeprecated, 200} {
+		garbage := entries(2, 2, 2, "a")
+		garbage[0].Type, garbage[0].Data = typ, []byte{0xff, 0xff}
+		_, err = p.appendEntries(n.id, 2, 1, 1, 2, garbage...) // Raft would panic on the first two
+		require.ErrorContains(t, err, "entry 2", "type %d", typ)
+	}
 	require.Equal(t, uint64(1), n.r.Log().Last())
 }
 

@@ -189,6 +189,16 @@ func (t *transport) harden(req *raft.AppendEntriesRequest) (answered func(), err
 		case len(e.Extensions) != 0:
 			return nil, fmt.Errorf("entry %d has extensions", e.Index)
 		}
+		switch e.Type {
+		case raft.LogCommand, raft.LogNoop, raft.LogBarrier:
+		case raft.LogConfiguration:
+			// Raft panics on one that does not decode.
+			if _, err := raftstore.DecodeConfiguration(e.Data); err != nil {
+				return nil, fmt.Errorf("entry %d: %w", e.Index, err)
+			}
+		default:
+			return nil, fmt.Errorf("entry %d is of type %d, which nothing here writes", e.Index, e.Type)
+		}
 	}
 	if !isHeartbeat(req) && t.heard != nil {
 		answered = t.heard(req.Term, req.LeaderCommitIndex)

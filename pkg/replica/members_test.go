@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,14 @@ func TestNames(t *testing.T) {
 	}
 	_, err = replica.LoadNodeID(fs, "data", "")
 	require.Error(t, err)
+	for _, kind := range []faultfs.Kind{faultfs.List, faultfs.Open, faultfs.Read, faultfs.Size} {
+		sick := faultfs.Wrap(fs, faultfs.When(faultfs.Is(kind), faultfs.Fail(syscall.EIO)))
+		got, err := replica.LoadNodeID(sick, "data", "storage-1")
+		require.True(t, err != nil || got == id, "%s fails: %s instead of %s", kind, got, id)
+	}
+	again, err = replica.LoadNodeID(fs, "data", "storage-1")
+	require.NoError(t, err)
+	require.Equal(t, id, again, "a disk that cannot be read makes nobody a new node")
 }
 
 func TestANameBelongsToOneID(t *testing.T) {

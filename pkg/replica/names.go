@@ -3,7 +3,9 @@ package replica
 import (
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"strings"
 
@@ -23,12 +25,12 @@ const (
 // LoadNodeID gives the id of the node whose data lives in dir and whose
 // certificate has that name. The random part is made once, durably; a wiped
 // directory therefore is a new node under the old name.
-func LoadNodeID(fs vfs.FS, dir, name string) (string, error) {
+func LoadNodeID(fsys vfs.FS, dir, name string) (string, error) {
 	if name == "" || strings.ContainsAny(name, "/\x00 ") || len(name) > maxIDLen-1-idHexLen {
 		return "", &InvalidError{Field: "name", Reason: fmt.Sprintf("%q cannot be part of a node id", name)}
 	}
 	file := path.Join(dir, nodeIDFile)
-	suffix, ok, err := readSmall(fs, file)
+	suffix, ok, err := readSmall(fsys, file)
 	if err != nil {
 		return "", err
 	}
@@ -38,10 +40,10 @@ func LoadNodeID(fs vfs.FS, dir, name string) (string, error) {
 			return "", fmt.Errorf("make node id: %w", err)
 		}
 		suffix = hex.EncodeToString(b[:])
-		if err := fs.MkdirAll(dir); err != nil {
+		if err := fsys.MkdirAll(dir); err != nil {
 			return "", fmt.Errorf("create %s: %w", dir, err)
 		}
-		if err := vfs.WriteFileAtomic(fs, file, []byte(suffix+"\n")); err != nil {
+		if err := vfs.WriteFileAtomic(fsys, file, []byte(suffix+"\n")); err != nil {
 			return "", fmt.Errorf("write %s: %w", file, err)
 		}
 	}
@@ -91,15 +93,13 @@ func checkUUID(u string) error {
 	return nil
 }
 
-// readSmall reads a one-line file; ok is false when it does not exist.
-func readSmall(fs vfs.FS, name string) (line string, ok bool, err error) {
-	names, err := fs.List(path.Dir(name))
-	if err != nil || !contains(names, path.Base(name)) {
-		// A directory that does not exist yet holds no file. Whatever else is
-		// wrong with it shows at the first write.
+// readSmall reads a one-line file; ok is false when it certainly does not exist:
+// who is told so makes another in its place.
+func readSmall(fsys vfs.FS, name string) (line string, ok bool, err error) {
+	f, err := fsys.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
 	}
-	f, err := fs.Open(name)
 	if err != nil {
 		return "", false, fmt.Errorf("open %s: %w", name, err)
 	}
@@ -116,13 +116,4 @@ func readSmall(fs vfs.FS, name string) (line string, ok bool, err error) {
 		return "", false, fmt.Errorf("read %s: %w", name, err)
 	}
 	return strings.TrimSpace(string(b)), true, nil
-}
-
-func contains(names []string, name string) bool {
-	for _, n := range names {
-		if n == name {
-			return true
-		}
-	}
-	return false
 }

@@ -320,12 +320,13 @@ func (r *Replica) Bootstrap(_ context.Context, uuid string, servers []string) er
 		return raft.BootstrapCluster(conf, r.store, r.store, r.store.Snapshots(), nil, config)
 	})
 	if err != nil {
-		return fmt.Errorf("bootstrap: %w", err)
+		err = fmt.Errorf("bootstrap: %w", err)
 	}
 	if r.running {
-		return r.startEngine()
+		// Refused or not: as a node of the cluster it goes on.
+		err = errors.Join(err, r.startEngine())
 	}
-	return nil
+	return err
 }
 
 // Accept takes over a connection that was dispatched to logd-raft/1, from a node

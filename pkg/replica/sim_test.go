@@ -106,6 +106,7 @@ func simulate(t *testing.T, seed int64, rounds int, off ...replica.Switch) (virt
 		c := boot(t, 3, func(cfg *replica.Config) {
 			cfg.Heartbeat = 300 * time.Millisecond
 			cfg.CheckpointEntries = 16
+			cfg.SegmentBytes, cfg.CacheBytes = 4096, 2048
 		}, off...)
 		s := &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), acked: map[uint64]string{},
 			seq: map[[16]byte]uint64{}, sent: map[string]int{}}
