@@ -3,12 +3,14 @@ package commitlog_test
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/vfs"
 	"github.com/logd-io/logd/pkg/vfs/faultfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
 )
@@ -106,4 +108,60 @@ func TestReadsWhileRewinding(t *testing.T) {
 	require.ErrorAs(t, read(13), &out)
 	require.NoError(t, l.Publish(batches(es[13:], 13, 1)))
 	require.NoError(t, read(17))
+}
+
+// truncating calls then after a file has been truncated.
+type truncating struct {
+	vfs.FS
+	then func()
+}
+
+type truncatingFile struct {
+	vfs.File
+	then func()
+}
+
+func (t truncating) OpenReadWrite(name string) (vfs.File, error) {
+	f, err := t.FS.OpenReadWrite(name)
+	return truncatingFile{f, t.then}, err
+}
+
+func (f truncatingFile) Truncate(size int64) error {
+	err := f.File.Truncate(size)
+	f.then()
+	return err
+}
+
+// A node that starts again applies what it has while a new leader cuts what comes
+// behind that: nobody who looks for an entry before the cut may run into the new end
+// of its file.
+func TestReadsWhileCutting(t *testing.T) {
+	mem := memfs.New()
+	o := small(mem)
+	o.SegmentBytes = 1 << 20
+	l := open(t, o)
+	es := entries(1, 40, 1, 60)
+	require.NoError(t, l.Append(es))
+	require.NoError(t, l.Close())
+
+	var on atomic.Bool
+	cut, gone := make(chan struct{}), make(chan struct{})
+	o.FS = truncating{mem, func() {
+		if on.Swap(false) {
+			close(cut)
+			<-gone
+		}
+	}}
+	l = open(t, o) // nothing is cached
+	on.Store(true)
+	done := make(chan error)
+	go func() { done <- l.TruncateSuffix(30) }()
+	<-cut
+	published := l.Publish(batches(es[:25], 0, 1))
+	_, entry := l.Entry(27)
+	close(gone)
+	require.NoError(t, <-done)
+	require.NoError(t, published)
+	require.NoError(t, entry)
+	requireEntries(t, l, es[:29])
 }

@@ -47,6 +47,11 @@ func (l *Log) truncateSuffix(from uint64) error {
 	l.cache.truncate(from)
 	l.last = tail{end.index, end.term}
 	l.segments = slices.Clone(l.segments[:keep])
+	if keep > n {
+		// With the shape: who looks for an entry from now on reads no further than
+		// the file will reach, and who began before looks again.
+		s.cut(from, end.place)
+	}
 	l.shape++
 	l.mu.Unlock()
 	l.active = nil
@@ -67,7 +72,6 @@ func (l *Log) truncateSuffix(from uint64) error {
 	if err := s.handle.file.Truncate(end.place); err != nil {
 		return l.fatal("truncate", s.path, err)
 	}
-	s.cut(from, end.place)
 	if err := l.syncFile(s.handle.file, s.path); err != nil {
 		return err
 	}
