@@ -78,6 +78,7 @@ func TestHoldEnds(t *testing.T) {
 		first := produceAsync(t, p, "first")
 		<-sent
 		c.holder.Publish(route.New(route.Spec{ClusterID: clusterID, Term: 2}))
+		require.Eventually(t, p.fwd.Stalled, 10*time.Second, time.Millisecond)
 		second := produceAsync(t, p, "second")
 		require.Eventually(t, func() bool { return p.metric("held_records_total") == 1 }, 10*time.Second, time.Millisecond)
 		close(answer)

@@ -1,0 +1,18 @@
+package forward
+
+// Stalled tells whether an appender has noted that its leader makes no progress.
+// A test that breaks a leader and then produces waits for it, since what comes
+// earlier may still be sent.
+func (f *Forwarder) Stalled() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, a := range f.appenders {
+		a.mu.Lock()
+		stalled := a.stalled != 0
+		a.mu.Unlock()
+		if stalled {
+			return true
+		}
+	}
+	return false
+}
