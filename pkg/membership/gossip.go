@@ -117,7 +117,7 @@ func open(cfg Config) (_ *Gossip, err error) {
 	if logger == nil {
 		logger = hclog.NewNullLogger()
 	}
-	std := logger.StandardLogger(&hclog.StandardLoggerOptions{InferLevels: true})
+	std := log.New(newPaced(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true})), "", 0)
 
 	// The snapshot is tried and the address bound before Serf starts anything,
 	// because Serf leaves goroutines behind when it fails to start.
