@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/hashicorp/go-hclog"
+
 	"github.com/logd-io/logd/pkg/membership"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/tlsconf"
@@ -143,10 +145,20 @@ type addressBook struct {
 	dirty bool              // m has what the file has not; guarded by mu
 }
 
-func openAddressBook(files vfs.FS, name string) (*addressBook, error) {
+func openAddressBook(files vfs.FS, name string, logger hclog.Logger) (*addressBook, error) {
 	b := &addressBook{fs: files, name: name, m: make(map[string]string)}
-	if err := readJSON(files, name, &b.m); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	var damaged *formatError
+	switch err := readJSON(files, name, &b.m); {
+	case err == nil, errors.Is(err, fs.ErrNotExist):
+	case errors.As(err, &damaged):
+		// Nothing is lost but time: gossip names the addresses again.
+		logger.Warn("the addresses of the other nodes are forgotten", "err", err)
+		b.m = nil
+	default:
 		return nil, err
+	}
+	if b.m == nil { // for JSON's null as well
+		b.m = make(map[string]string)
 	}
 	return b, nil
 }
@@ -182,6 +194,15 @@ func (b *addressBook) learn(members []membership.Member) error {
 	return nil
 }
 
+// formatError reports a file that does not hold what it should.
+type formatError struct {
+	name string
+	err  error
+}
+
+func (e *formatError) Error() string { return fmt.Sprintf("%s is damaged: %v", e.name, e.err) }
+func (e *formatError) Unwrap() error { return e.err }
+
 // maxJSON bounds what readJSON takes into memory.
 const maxJSON = 1 << 20
 
@@ -196,14 +217,14 @@ func readJSON(files vfs.FS, name string, into any) error {
 		return err
 	}
 	if size > maxJSON {
-		return fmt.Errorf("read %s: %d bytes are too many", name, size)
+		return &formatError{name, fmt.Errorf("%d bytes are too many", size)}
 	}
 	text := make([]byte, size)
 	if _, err := f.ReadAt(text, 0); err != nil && size > 0 {
 		return fmt.Errorf("read %s: %w", name, err)
 	}
 	if err := json.Unmarshal(text, into); err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+		return &formatError{name, err}
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/membership"
@@ -30,7 +31,7 @@ func (f *full) Create(name string) (vfs.File, error) {
 func TestAddressBookOutlivesAFullDisk(t *testing.T) {
 	disk := &full{FS: memfs.New()}
 	require.NoError(t, disk.MkdirAll("/data"))
-	b, err := openAddressBook(disk, "/data/peers.json")
+	b, err := openAddressBook(disk, "/data/peers.json", hclog.NewNullLogger())
 	require.NoError(t, err)
 	members := []membership.Member{
 		{ID: "n1.00000001", Role: membership.RoleStorage, RPCAddr: "10.0.0.1:8400"},
@@ -43,7 +44,22 @@ func TestAddressBookOutlivesAFullDisk(t *testing.T) {
 
 	disk.on = false
 	require.NoError(t, b.learn(members))
-	again, err := openAddressBook(disk, "/data/peers.json")
+	again, err := openAddressBook(disk, "/data/peers.json", hclog.NewNullLogger())
 	require.NoError(t, err)
 	require.Equal(t, "10.0.0.1:8400", again.address("n1.00000001"))
+}
+
+// A damaged address book costs time, not the node: gossip fills it again.
+func TestAddressBookStartsAnewWhenDamaged(t *testing.T) {
+	for name, text := range map[string]string{"empty": "", "cut off": `{"n1.00000001": "10.0`, "something else": "[1]", "nothing": "null", "huge": string(make([]byte, maxJSON+1))} {
+		disk := memfs.New()
+		require.NoError(t, disk.MkdirAll("/data"))
+		require.NoError(t, vfs.WriteFileAtomic(disk, "/data/peers.json", []byte(text)))
+		b, err := openAddressBook(disk, "/data/peers.json", hclog.NewNullLogger())
+		require.NoError(t, err, name)
+		require.NoError(t, b.learn([]membership.Member{{ID: "n1.00000001", Role: membership.RoleStorage, RPCAddr: "10.0.0.1:8400"}}), name)
+		again, err := openAddressBook(disk, "/data/peers.json", hclog.NewNullLogger())
+		require.NoError(t, err, name)
+		require.Equal(t, "10.0.0.1:8400", again.address("n1.00000001"), name)
+	}
 }

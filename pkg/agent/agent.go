@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -120,6 +121,13 @@ func (a *Agent) openDir() error {
 		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
 	}
 	a.open.push(lock)
+	if _, ok := a.deps.FS.(vfs.OS); !ok {
+		return nil
+	}
+	// Not refused: some volumes are mounted like that, and cannot be changed.
+	if st, err := os.Stat(a.cfg.DataDir); err == nil && st.Mode().Perm()&0o007 != 0 {
+		a.logger.Warn("data_dir is open to everybody on this machine; chmod 0700 it", "data_dir", a.cfg.DataDir, "mode", st.Mode().Perm())
+	}
 	return nil
 }
 
@@ -150,7 +158,7 @@ func (a *Agent) openIdentity() error {
 
 func (a *Agent) openReplica() (err error) {
 	dir := filepath.Join(a.cfg.DataDir, "raft")
-	a.book, err = openAddressBook(a.deps.FS, filepath.Join(a.cfg.DataDir, "peers.json"))
+	a.book, err = openAddressBook(a.deps.FS, filepath.Join(a.cfg.DataDir, "peers.json"), a.logger)
 	if err != nil {
 		return err
 	}
