@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -158,6 +159,9 @@ func (a *Agent) openIdentity() error {
 
 func (a *Agent) openReplica() (err error) {
 	dir := filepath.Join(a.cfg.DataDir, "raft")
+	if err := a.checkKept(dir); err != nil {
+		return err
+	}
 	a.book, err = openAddressBook(a.deps.FS, filepath.Join(a.cfg.DataDir, "peers.json"), a.logger)
 	if err != nil {
 		return err
@@ -177,6 +181,24 @@ func (a *Agent) openReplica() (err error) {
 	}
 	a.open.push(a.replica)
 	return nil
+}
+
+// checkKept refuses a node that was open before and lost its log: under its id it
+// would still count as one of those that have what was acknowledged.
+func (a *Agent) checkKept(dir string) error {
+	_, err := a.deps.FS.Stat(dir)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch _, err := a.deps.FS.Stat(filepath.Join(a.cfg.DataDir, addrsFile)); {
+	case err == nil:
+		return fmt.Errorf("data_dir %s belongs to node %s, but its log in %s is gone: bring it back, or remove all of data_dir to make this a new node",
+			a.cfg.DataDir, a.id, dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil // it was never open
+	default:
+		return err
+	}
 }
 
 func (a *Agent) openServer() (err error) {

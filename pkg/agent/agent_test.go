@@ -331,6 +331,32 @@ func TestOpenSaysWhatIsWrong(t *testing.T) {
 	w.produce(first, "undisturbed")
 }
 
+// A node that lost its log and kept its id does not come back as if it still had
+// what it acknowledged.
+func TestNodeThatLostItsLogIsRefused(t *testing.T) {
+	w := newWorld(t)
+	c := w.config("n1", 1)
+	a, err := agent.Open(c, agent.Deps{})
+	require.NoError(t, err)
+	require.NoError(t, a.Close())
+	a, err = agent.Open(c, agent.Deps{})
+	require.NoError(t, err)
+	id := a.ID()
+	require.NoError(t, a.Close())
+	lost := filepath.Join(c.DataDir, "raft")
+	require.NoError(t, os.RemoveAll(lost))
+	for range 2 {
+		_, err = agent.Open(c, agent.Deps{})
+		require.ErrorContains(t, err, lost)
+		require.ErrorContains(t, err, id)
+	}
+	require.NoError(t, os.RemoveAll(c.DataDir))
+	a, err = agent.Open(c, agent.Deps{})
+	require.NoError(t, err)
+	require.NotEqual(t, id, a.ID())
+	require.NoError(t, a.Close())
+}
+
 // A wiped disk is another node, and its name is not free before the old id is
 // removed.
 func TestWipedNodeIsRefusedUntilItsOldIDIsRemoved(t *testing.T) {
