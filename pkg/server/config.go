@@ -93,8 +93,8 @@ type Config struct {
 	ConnectionAge        time.Duration // ± 10 % jitter
 	SendTimeout          time.Duration // how long one message may wait for its receiver
 	OffsetsInterval      time.Duration // between views on WatchCluster when only offsets move
-	// Connections bounds the connections of clients and proxies. Zero: by the
-	// file descriptors this process may have.
+	// Connections bounds the connections of clients and proxies, half of Kept for
+	// each. Zero: by the file descriptors this process may have.
 	Connections netlimit.Budget
 
 	// Clock stamps records, and nothing else goes by it; nil: the system's. It may

@@ -24,7 +24,9 @@ type door struct {
 	timeout time.Duration
 	raft    func(conn net.Conn, name string)
 
-	clients *netlimit.Gate // connections of clients and proxies; nodes and admins always get in
+	// Clients and proxies have a bound each, so that a client that forgets to close
+	// keeps no proxy out. Nodes and admins always get in.
+	clients, proxies *netlimit.Gate
 
 	// refused is told of every handshake that failed.
 	refused func(remote net.Addr, err error)
@@ -111,6 +113,8 @@ func (d *door) keep(raw net.Conn, role tlsconf.Role) error {
 		return nil
 	case role == tlsconf.RoleStorage || role == tlsconf.RoleAdmin:
 		return c.Keep(nil)
+	case role == tlsconf.RoleProxy:
+		return c.Keep(d.proxies)
 	}
 	return c.Keep(d.clients)
 }

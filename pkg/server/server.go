@@ -67,7 +67,8 @@ func New(cfg Config) (*Server, error) {
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},
 			tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleClient, tlsconf.RoleAdmin),
 		timeout: cfg.HandshakeTimeout,
-		clients: netlimit.NewGate(cfg.Connections.Kept),
+		clients: netlimit.NewGate((cfg.Connections.Kept + 1) / 2),
+		proxies: netlimit.NewGate((cfg.Connections.Kept + 1) / 2),
 		raft:    cfg.RaftConn,
 		shaking: make(map[net.Conn]struct{}),
 		refused: func(remote net.Addr, err error) {
