@@ -49,9 +49,12 @@ func TestDefect01KillLosesAcknowledgedRecords(t *testing.T) {
 
 	off, err := produce(w.ctx, w.naive(), string(harness.Value(1<<40, nil)))
 	require.NoError(t, err)
-	require.Equal(t, before.InLog, off, "the next offset after a crash")
+	// Batches that the proxy had in flight at the kill may come between: it cannot
+	// know their outcome, and sends them until it does.
+	require.GreaterOrEqual(t, off, before.InLog, "the next offset after a crash")
 	recs, err := w.ReadNode(w.ctx, w.follower(), off+1)
 	require.NoError(t, err)
+	require.Len(t, recs, int(off)+1, "no offset is left out")
 	_, err = harness.Check(recs, tr.Offsets())
 	require.NoError(t, err)
 }
