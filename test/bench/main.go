@@ -91,24 +91,10 @@ func (b *bench) with(ctx context.Context, f func(context.Context, *world) error)
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	c, err := harness.New(harness.Options{Bin: b.bin, Dir: dir})
-	if err != nil {
-		return err
+	c, proxy, leader, err := harness.Up(ctx, harness.Options{Bin: b.bin, Dir: dir})
+	if c != nil {
+		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	proxy, err := c.AddProxy("")
-	if err != nil {
-		return err
-	}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	ready, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("30 s have passed"))
-	defer cancel()
-	if err := c.Ready(ready); err != nil {
-		return err
-	}
-	leader, err := c.Leader(ready)
 	if err != nil {
 		return err
 	}

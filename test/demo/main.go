@@ -64,39 +64,23 @@ func (d *demo) run(ctx context.Context) (err error) {
 	d.start = time.Now()
 	d.tty = term.IsTerminal(int(os.Stdout.Fd()))
 	if d.dir == "" {
-		dir, err := os.MkdirTemp("", "logd-demo-")
-		if err != nil {
+		if d.dir, err = os.MkdirTemp("", "logd-demo-"); err != nil {
 			return err
 		}
-		d.dir = dir
 		defer func() {
 			if err != nil {
-				fmt.Printf("data and logs are kept in %s\n", dir)
+				d.say("data and logs are kept in %s", d.dir)
 				return
 			}
-			err = os.RemoveAll(dir)
+			err = os.RemoveAll(d.dir)
 		}()
 	}
 
 	d.say("starting three nodes and a proxy")
-	c, err := harness.New(harness.Options{Bin: d.bin, Dir: d.dir})
-	if err != nil {
-		return err
+	c, proxy, leader, err := harness.Up(ctx, harness.Options{Bin: d.bin, Dir: d.dir})
+	if c != nil {
+		defer func() { err = errors.Join(err, c.Close()) }()
 	}
-	defer func() { err = errors.Join(err, c.Close()) }()
-	proxy, err := c.AddProxy("")
-	if err != nil {
-		return err
-	}
-	if err := c.Start(); err != nil {
-		return err
-	}
-	ready, cancel := context.WithTimeoutCause(ctx, 30*time.Second, errors.New("30 s have passed"))
-	defer cancel()
-	if err := c.Ready(ready); err != nil {
-		return err
-	}
-	leader, err := c.Leader(ready)
 	if err != nil {
 		return err
 	}

@@ -245,6 +245,31 @@ func (c *Cluster) Start() error {
 	return errors.Join(errs...)
 }
 
+// readyIn is how long Up waits. A cluster is there in a second or two.
+const readyIn = 30 * time.Second
+
+// Up makes a cluster with one proxy, starts it, and waits until all of it can
+// serve and a node leads. A cluster that it returns is to be closed, also when
+// it comes with an error.
+func Up(ctx context.Context, opt Options) (c *Cluster, proxy *Proxy, leader *Node, err error) {
+	if c, err = New(opt); err != nil {
+		return nil, nil, nil, err
+	}
+	if proxy, err = c.AddProxy(""); err != nil {
+		return c, nil, nil, err
+	}
+	if err = c.Start(); err != nil {
+		return c, nil, nil, err
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, readyIn, fmt.Errorf("%s have passed", readyIn))
+	defer cancel()
+	if err = c.Ready(ctx); err != nil {
+		return c, nil, nil, err
+	}
+	leader, err = c.Leader(ctx)
+	return c, proxy, leader, err
+}
+
 // Close kills what still runs and waits for it.
 func (c *Cluster) Close() error {
 	var errs []error
