@@ -44,6 +44,10 @@ var rules = map[string]rule{
 	"/node.v1.Node/Stats":              {insiders, false},
 	"/node.v1.Node/Join":               {nodes, false},
 	"/node.v1.Node/Promise":            {nodes, false},
+	"/node.v1.Node/FetchEntries":       {nodes, false},
+	"/node.v1.Node/FetchCheckpoint":    {nodes, false},
+	"/node.v1.Node/ReadIndex":          {nodes, false},
+	"/node.v1.Node/CompareHash":        {nodes, false},
 	"/node.v1.Node/TransferLeadership": {admins, false},
 	"/node.v1.Node/RemovePeer":         {admins, false},
 }

@@ -33,6 +33,8 @@ var mayCall = map[string]string{
 	"/node.v1.Node/FetchStream": "proxy storage admin", "/node.v1.Node/Offsets": "proxy storage admin",
 	"/node.v1.Node/WatchCluster": "proxy storage admin", "/node.v1.Node/Stats": "proxy storage admin",
 	"/node.v1.Node/Join": "storage", "/node.v1.Node/Promise": "storage",
+	"/node.v1.Node/FetchEntries": "storage", "/node.v1.Node/FetchCheckpoint": "storage",
+	"/node.v1.Node/ReadIndex": "storage", "/node.v1.Node/CompareHash": "storage",
 	"/node.v1.Node/TransferLeadership": "admin", "/node.v1.Node/RemovePeer": "admin",
 }
 

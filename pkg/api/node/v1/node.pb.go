@@ -193,7 +193,10 @@ type FetchRequest struct {
 	// waits so long for min_position, and for an offset beyond the end. 0: 50 ms.
 	WaitMs uint32 `protobuf:"varint,4,opt,name=wait_ms,json=waitMs,proto3" json:"wait_ms,omitempty"`
 	// FetchStream only. 0: 250 ms.
-	HeartbeatMs   uint32 `protobuf:"varint,5,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	HeartbeatMs uint32 `protobuf:"varint,5,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	// Fetch only: see everything that was acknowledged anywhere before the call. A
+	// follower asks the leader for it.
+	Linearizable  bool `protobuf:"varint,6,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -261,6 +264,13 @@ func (x *FetchRequest) GetHeartbeatMs() uint32 {
 		return x.HeartbeatMs
 	}
 	return 0
+}
+
+func (x *FetchRequest) GetLinearizable() bool {
+	if x != nil {
+		return x.Linearizable
+	}
+	return false
 }
 
 type FetchResponse struct {
@@ -958,9 +968,18 @@ type StatsResponse struct {
 	Segments      uint32 `protobuf:"varint,16,opt,name=segments,proto3" json:"segments,omitempty"`
 	Version       string `protobuf:"bytes,17,opt,name=version,proto3" json:"version,omitempty"`
 	// The Raft configuration as this node knows it.
-	Peers         []*Peer `protobuf:"bytes,18,rep,name=peers,proto3" json:"peers,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Peers      []*Peer `protobuf:"bytes,18,rep,name=peers,proto3" json:"peers,omitempty"`
+	FirstIndex uint64  `protobuf:"varint,19,opt,name=first_index,json=firstIndex,proto3" json:"first_index,omitempty"`
+	// Bytes that may still be written to the data directory.
+	DiskFreeBytes uint64 `protobuf:"varint,20,opt,name=disk_free_bytes,json=diskFreeBytes,proto3" json:"disk_free_bytes,omitempty"`
+	// The node is below its reserve of them, and takes no entries with records.
+	DiskLow bool `protobuf:"varint,21,opt,name=disk_low,json=diskLow,proto3" json:"disk_low,omitempty"`
+	// This node's clock, when it answered.
+	ClockUnixNano int64 `protobuf:"varint,22,opt,name=clock_unix_nano,json=clockUnixNano,proto3" json:"clock_unix_nano,omitempty"`
+	// Entries of this node's log that it cannot read and waits to get from a peer.
+	DamagedEntries uint64 `protobuf:"varint,23,opt,name=damaged_entries,json=damagedEntries,proto3" json:"damaged_entries,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *StatsResponse) Reset() {
@@ -1119,6 +1138,585 @@ func (x *StatsResponse) GetPeers() []*Peer {
 	return nil
 }
 
+func (x *StatsResponse) GetFirstIndex() uint64 {
+	if x != nil {
+		return x.FirstIndex
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDiskFreeBytes() uint64 {
+	if x != nil {
+		return x.DiskFreeBytes
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDiskLow() bool {
+	if x != nil {
+		return x.DiskLow
+	}
+	return false
+}
+
+func (x *StatsResponse) GetClockUnixNano() int64 {
+	if x != nil {
+		return x.ClockUnixNano
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDamagedEntries() uint64 {
+	if x != nil {
+		return x.DamagedEntries
+	}
+	return 0
+}
+
+// FetchEntriesRequest asks for the entries [first, last].
+type FetchEntriesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	First         uint64                 `protobuf:"varint,1,opt,name=first,proto3" json:"first,omitempty"`
+	Last          uint64                 `protobuf:"varint,2,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchEntriesRequest) Reset() {
+	*x = FetchEntriesRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchEntriesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchEntriesRequest) ProtoMessage() {}
+
+func (x *FetchEntriesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchEntriesRequest.ProtoReflect.Descriptor instead.
+func (*FetchEntriesRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FetchEntriesRequest) GetFirst() uint64 {
+	if x != nil {
+		return x.First
+	}
+	return 0
+}
+
+func (x *FetchEntriesRequest) GetLast() uint64 {
+	if x != nil {
+		return x.Last
+	}
+	return 0
+}
+
+// FetchEntriesResponse holds entries that follow each other, at least one; the
+// first message may hold none, when this node has none of those asked for.
+type FetchEntriesResponse struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Entries []*Entry               `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// What this node knows to be committed, and the range of its log.
+	CommitIndex   uint64 `protobuf:"varint,2,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	FirstIndex    uint64 `protobuf:"varint,3,opt,name=first_index,json=firstIndex,proto3" json:"first_index,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,4,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchEntriesResponse) Reset() {
+	*x = FetchEntriesResponse{}
+	mi := &file_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchEntriesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchEntriesResponse) ProtoMessage() {}
+
+func (x *FetchEntriesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchEntriesResponse.ProtoReflect.Descriptor instead.
+func (*FetchEntriesResponse) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *FetchEntriesResponse) GetEntries() []*Entry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
+func (x *FetchEntriesResponse) GetCommitIndex() uint64 {
+	if x != nil {
+		return x.CommitIndex
+	}
+	return 0
+}
+
+func (x *FetchEntriesResponse) GetFirstIndex() uint64 {
+	if x != nil {
+		return x.FirstIndex
+	}
+	return 0
+}
+
+func (x *FetchEntriesResponse) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+// Entry is one entry of the Raft log.
+type Entry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	Type  uint32                 `protobuf:"varint,3,opt,name=type,proto3" json:"type,omitempty"`
+	// Unix nanoseconds.
+	AppendedAt int64 `protobuf:"varint,4,opt,name=appended_at,json=appendedAt,proto3" json:"appended_at,omitempty"`
+	// CRC-32C of data, as stored on disk.
+	PayloadCrc    uint32 `protobuf:"fixed32,5,opt,name=payload_crc,json=payloadCrc,proto3" json:"payload_crc,omitempty"`
+	Data          []byte `protobuf:"bytes,6,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Entry) Reset() {
+	*x = Entry{}
+	mi := &file_node_v1_node_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Entry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Entry) ProtoMessage() {}
+
+func (x *Entry) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Entry.ProtoReflect.Descriptor instead.
+func (*Entry) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Entry) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Entry) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *Entry) GetType() uint32 {
+	if x != nil {
+		return x.Type
+	}
+	return 0
+}
+
+func (x *Entry) GetAppendedAt() int64 {
+	if x != nil {
+		return x.AppendedAt
+	}
+	return 0
+}
+
+func (x *Entry) GetPayloadCrc() uint32 {
+	if x != nil {
+		return x.PayloadCrc
+	}
+	return 0
+}
+
+func (x *Entry) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+type FetchCheckpointRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	MaxIndex      uint64                 `protobuf:"varint,1,opt,name=max_index,json=maxIndex,proto3" json:"max_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCheckpointRequest) Reset() {
+	*x = FetchCheckpointRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCheckpointRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCheckpointRequest) ProtoMessage() {}
+
+func (x *FetchCheckpointRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCheckpointRequest.ProtoReflect.Descriptor instead.
+func (*FetchCheckpointRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *FetchCheckpointRequest) GetMaxIndex() uint64 {
+	if x != nil {
+		return x.MaxIndex
+	}
+	return 0
+}
+
+type FetchCheckpointResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Index uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Term  uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	// The offset after the last record it covers, and the payload bytes up to it.
+	NextOffset uint64 `protobuf:"varint,3,opt,name=next_offset,json=nextOffset,proto3" json:"next_offset,omitempty"`
+	LogBytes   uint64 `protobuf:"varint,4,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	// As hashicorp/raft encodes it.
+	Configuration      []byte `protobuf:"bytes,5,opt,name=configuration,proto3" json:"configuration,omitempty"`
+	ConfigurationIndex uint64 `protobuf:"varint,6,opt,name=configuration_index,json=configurationIndex,proto3" json:"configuration_index,omitempty"`
+	State              []byte `protobuf:"bytes,7,opt,name=state,proto3" json:"state,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
+}
+
+func (x *FetchCheckpointResponse) Reset() {
+	*x = FetchCheckpointResponse{}
+	mi := &file_node_v1_node_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCheckpointResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCheckpointResponse) ProtoMessage() {}
+
+func (x *FetchCheckpointResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCheckpointResponse.ProtoReflect.Descriptor instead.
+func (*FetchCheckpointResponse) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *FetchCheckpointResponse) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *FetchCheckpointResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *FetchCheckpointResponse) GetNextOffset() uint64 {
+	if x != nil {
+		return x.NextOffset
+	}
+	return 0
+}
+
+func (x *FetchCheckpointResponse) GetLogBytes() uint64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *FetchCheckpointResponse) GetConfiguration() []byte {
+	if x != nil {
+		return x.Configuration
+	}
+	return nil
+}
+
+func (x *FetchCheckpointResponse) GetConfigurationIndex() uint64 {
+	if x != nil {
+		return x.ConfigurationIndex
+	}
+	return 0
+}
+
+func (x *FetchCheckpointResponse) GetState() []byte {
+	if x != nil {
+		return x.State
+	}
+	return nil
+}
+
+type ReadIndexRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexRequest) Reset() {
+	*x = ReadIndexRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexRequest) ProtoMessage() {}
+
+func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
+func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{21}
+}
+
+type ReadIndexResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Term  uint64                 `protobuf:"varint,1,opt,name=term,proto3" json:"term,omitempty"`
+	// The offset that has to be visible before the read may be answered.
+	Position      uint64 `protobuf:"varint,2,opt,name=position,proto3" json:"position,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadIndexResponse) Reset() {
+	*x = ReadIndexResponse{}
+	mi := &file_node_v1_node_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadIndexResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadIndexResponse) ProtoMessage() {}
+
+func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
+func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *ReadIndexResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReadIndexResponse) GetPosition() uint64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+type CompareHashRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The announced entry, and the caller's hash there.
+	Index         uint64 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareHashRequest) Reset() {
+	*x = CompareHashRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareHashRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareHashRequest) ProtoMessage() {}
+
+func (x *CompareHashRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareHashRequest.ProtoReflect.Descriptor instead.
+func (*CompareHashRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *CompareHashRequest) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *CompareHashRequest) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
+type CompareHashResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// This node remembers a hash at that entry.
+	Known         bool   `protobuf:"varint,1,opt,name=known,proto3" json:"known,omitempty"`
+	Hash          uint64 `protobuf:"varint,2,opt,name=hash,proto3" json:"hash,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CompareHashResponse) Reset() {
+	*x = CompareHashResponse{}
+	mi := &file_node_v1_node_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CompareHashResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CompareHashResponse) ProtoMessage() {}
+
+func (x *CompareHashResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CompareHashResponse.ProtoReflect.Descriptor instead.
+func (*CompareHashResponse) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *CompareHashResponse) GetKnown() bool {
+	if x != nil {
+		return x.Known
+	}
+	return false
+}
+
+func (x *CompareHashResponse) GetHash() uint64 {
+	if x != nil {
+		return x.Hash
+	}
+	return 0
+}
+
 type TransferLeadershipRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Empty: the most up-to-date voter.
@@ -1129,7 +1727,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[16]
+	mi := &file_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1141,7 +1739,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[16]
+	mi := &file_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1154,7 +1752,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *TransferLeadershipRequest) GetTargetId() string {
@@ -1173,7 +1771,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[17]
+	mi := &file_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1185,7 +1783,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[17]
+	mi := &file_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1198,7 +1796,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -1217,7 +1815,7 @@ type RemovePeerRequest struct {
 
 func (x *RemovePeerRequest) Reset() {
 	*x = RemovePeerRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[18]
+	mi := &file_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1229,7 +1827,7 @@ func (x *RemovePeerRequest) String() string {
 func (*RemovePeerRequest) ProtoMessage() {}
 
 func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[18]
+	mi := &file_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1242,7 +1840,7 @@ func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
 func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RemovePeerRequest) GetId() string {
@@ -1260,7 +1858,7 @@ type RemovePeerResponse struct {
 
 func (x *RemovePeerResponse) Reset() {
 	*x = RemovePeerResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[19]
+	mi := &file_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1272,7 +1870,7 @@ func (x *RemovePeerResponse) String() string {
 func (*RemovePeerResponse) ProtoMessage() {}
 
 func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[19]
+	mi := &file_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1285,7 +1883,7 @@ func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
 func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 var File_node_v1_node_proto protoreflect.FileDescriptor
@@ -1306,13 +1904,14 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12!\n" +
 	"\ffirst_offset\x18\x02 \x01(\x04R\vfirstOffset\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xa2\x01\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xc6\x01\n" +
 	"\fFetchRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12!\n" +
 	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12!\n" +
-	"\fheartbeat_ms\x18\x05 \x01(\rR\vheartbeatMs\"k\n" +
+	"\fheartbeat_ms\x18\x05 \x01(\rR\vheartbeatMs\x12\"\n" +
+	"\flinearizable\x18\x06 \x01(\bR\flinearizable\"k\n" +
 	"\rFetchResponse\x12(\n" +
 	"\abatches\x18\x01 \x03(\v2\x0e.node.v1.BatchR\abatches\x12\x18\n" +
 	"\avisible\x18\x02 \x01(\x04R\avisible\x12\x16\n" +
@@ -1360,7 +1959,7 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\tinitiator\x18\x02 \x01(\tR\tinitiator\x12\x18\n" +
 	"\aservers\x18\x03 \x03(\tR\aservers\"\x11\n" +
 	"\x0fPromiseResponse\"\x0e\n" +
-	"\fStatsRequest\"\x96\x04\n" +
+	"\fStatsRequest\"\xcb\x05\n" +
 	"\rStatsResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -1382,14 +1981,60 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\tlog_bytes\x18\x0f \x01(\x04R\blogBytes\x12\x1a\n" +
 	"\bsegments\x18\x10 \x01(\rR\bsegments\x12\x18\n" +
 	"\aversion\x18\x11 \x01(\tR\aversion\x12#\n" +
-	"\x05peers\x18\x12 \x03(\v2\r.node.v1.PeerR\x05peers\"8\n" +
+	"\x05peers\x18\x12 \x03(\v2\r.node.v1.PeerR\x05peers\x12\x1f\n" +
+	"\vfirst_index\x18\x13 \x01(\x04R\n" +
+	"firstIndex\x12&\n" +
+	"\x0fdisk_free_bytes\x18\x14 \x01(\x04R\rdiskFreeBytes\x12\x19\n" +
+	"\bdisk_low\x18\x15 \x01(\bR\adiskLow\x12&\n" +
+	"\x0fclock_unix_nano\x18\x16 \x01(\x03R\rclockUnixNano\x12'\n" +
+	"\x0fdamaged_entries\x18\x17 \x01(\x04R\x0edamagedEntries\"?\n" +
+	"\x13FetchEntriesRequest\x12\x14\n" +
+	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
+	"\x04last\x18\x02 \x01(\x04R\x04last\"\xa3\x01\n" +
+	"\x14FetchEntriesResponse\x12(\n" +
+	"\aentries\x18\x01 \x03(\v2\x0e.node.v1.EntryR\aentries\x12!\n" +
+	"\fcommit_index\x18\x02 \x01(\x04R\vcommitIndex\x12\x1f\n" +
+	"\vfirst_index\x18\x03 \x01(\x04R\n" +
+	"firstIndex\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\x04 \x01(\x04R\tlastIndex\"\x9b\x01\n" +
+	"\x05Entry\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\rR\x04type\x12\x1f\n" +
+	"\vappended_at\x18\x04 \x01(\x03R\n" +
+	"appendedAt\x12\x1f\n" +
+	"\vpayload_crc\x18\x05 \x01(\aR\n" +
+	"payloadCrc\x12\x12\n" +
+	"\x04data\x18\x06 \x01(\fR\x04data\"5\n" +
+	"\x16FetchCheckpointRequest\x12\x1b\n" +
+	"\tmax_index\x18\x01 \x01(\x04R\bmaxIndex\"\xee\x01\n" +
+	"\x17FetchCheckpointResponse\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12\x1f\n" +
+	"\vnext_offset\x18\x03 \x01(\x04R\n" +
+	"nextOffset\x12\x1b\n" +
+	"\tlog_bytes\x18\x04 \x01(\x04R\blogBytes\x12$\n" +
+	"\rconfiguration\x18\x05 \x01(\fR\rconfiguration\x12/\n" +
+	"\x13configuration_index\x18\x06 \x01(\x04R\x12configurationIndex\x12\x14\n" +
+	"\x05state\x18\a \x01(\fR\x05state\"\x12\n" +
+	"\x10ReadIndexRequest\"C\n" +
+	"\x11ReadIndexResponse\x12\x12\n" +
+	"\x04term\x18\x01 \x01(\x04R\x04term\x12\x1a\n" +
+	"\bposition\x18\x02 \x01(\x04R\bposition\">\n" +
+	"\x12CompareHashRequest\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\"?\n" +
+	"\x13CompareHashResponse\x12\x14\n" +
+	"\x05known\x18\x01 \x01(\bR\x05known\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\x04R\x04hash\"8\n" +
 	"\x19TransferLeadershipRequest\x12\x1b\n" +
 	"\ttarget_id\x18\x01 \x01(\tR\btargetId\"9\n" +
 	"\x1aTransferLeadershipResponse\x12\x1b\n" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"#\n" +
 	"\x11RemovePeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12RemovePeerResponse2\xa6\x05\n" +
+	"\x12RemovePeerResponse2\xe1\a\n" +
 	"\x04Node\x12?\n" +
 	"\x06Append\x12\x16.node.v1.AppendRequest\x1a\x17.node.v1.AppendResponse\"\x00(\x010\x01\x128\n" +
 	"\x05Fetch\x12\x15.node.v1.FetchRequest\x1a\x16.node.v1.FetchResponse\"\x00\x12@\n" +
@@ -1398,7 +2043,11 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\fWatchCluster\x12\x1c.node.v1.WatchClusterRequest\x1a\x14.node.v1.ClusterView\"\x000\x01\x125\n" +
 	"\x04Join\x12\x14.node.v1.JoinRequest\x1a\x15.node.v1.JoinResponse\"\x00\x12>\n" +
 	"\aPromise\x12\x17.node.v1.PromiseRequest\x1a\x18.node.v1.PromiseResponse\"\x00\x128\n" +
-	"\x05Stats\x12\x15.node.v1.StatsRequest\x1a\x16.node.v1.StatsResponse\"\x00\x12_\n" +
+	"\x05Stats\x12\x15.node.v1.StatsRequest\x1a\x16.node.v1.StatsResponse\"\x00\x12O\n" +
+	"\fFetchEntries\x12\x1c.node.v1.FetchEntriesRequest\x1a\x1d.node.v1.FetchEntriesResponse\"\x000\x01\x12V\n" +
+	"\x0fFetchCheckpoint\x12\x1f.node.v1.FetchCheckpointRequest\x1a .node.v1.FetchCheckpointResponse\"\x00\x12D\n" +
+	"\tReadIndex\x12\x19.node.v1.ReadIndexRequest\x1a\x1a.node.v1.ReadIndexResponse\"\x00\x12J\n" +
+	"\vCompareHash\x12\x1b.node.v1.CompareHashRequest\x1a\x1c.node.v1.CompareHashResponse\"\x00\x12_\n" +
 	"\x12TransferLeadership\x12\".node.v1.TransferLeadershipRequest\x1a#.node.v1.TransferLeadershipResponse\"\x00\x12G\n" +
 	"\n" +
 	"RemovePeer\x12\x1a.node.v1.RemovePeerRequest\x1a\x1b.node.v1.RemovePeerResponse\"\x00B0Z.github.com/logd-io/logd/pkg/api/node/v1;nodev1b\x06proto3"
@@ -1415,7 +2064,7 @@ func file_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_node_v1_node_proto_rawDescData
 }
 
-var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
+var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
 var file_node_v1_node_proto_goTypes = []any{
 	(*AppendRequest)(nil),              // 0: node.v1.AppendRequest
 	(*AppendResponse)(nil),             // 1: node.v1.AppendResponse
@@ -1433,40 +2082,58 @@ var file_node_v1_node_proto_goTypes = []any{
 	(*PromiseResponse)(nil),            // 13: node.v1.PromiseResponse
 	(*StatsRequest)(nil),               // 14: node.v1.StatsRequest
 	(*StatsResponse)(nil),              // 15: node.v1.StatsResponse
-	(*TransferLeadershipRequest)(nil),  // 16: node.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 17: node.v1.TransferLeadershipResponse
-	(*RemovePeerRequest)(nil),          // 18: node.v1.RemovePeerRequest
-	(*RemovePeerResponse)(nil),         // 19: node.v1.RemovePeerResponse
+	(*FetchEntriesRequest)(nil),        // 16: node.v1.FetchEntriesRequest
+	(*FetchEntriesResponse)(nil),       // 17: node.v1.FetchEntriesResponse
+	(*Entry)(nil),                      // 18: node.v1.Entry
+	(*FetchCheckpointRequest)(nil),     // 19: node.v1.FetchCheckpointRequest
+	(*FetchCheckpointResponse)(nil),    // 20: node.v1.FetchCheckpointResponse
+	(*ReadIndexRequest)(nil),           // 21: node.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),          // 22: node.v1.ReadIndexResponse
+	(*CompareHashRequest)(nil),         // 23: node.v1.CompareHashRequest
+	(*CompareHashResponse)(nil),        // 24: node.v1.CompareHashResponse
+	(*TransferLeadershipRequest)(nil),  // 25: node.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 26: node.v1.TransferLeadershipResponse
+	(*RemovePeerRequest)(nil),          // 27: node.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),         // 28: node.v1.RemovePeerResponse
 }
 var file_node_v1_node_proto_depIdxs = []int32{
 	4,  // 0: node.v1.FetchResponse.batches:type_name -> node.v1.Batch
 	9,  // 1: node.v1.ClusterView.peers:type_name -> node.v1.Peer
 	9,  // 2: node.v1.StatsResponse.peers:type_name -> node.v1.Peer
-	0,  // 3: node.v1.Node.Append:input_type -> node.v1.AppendRequest
-	2,  // 4: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
-	2,  // 5: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
-	5,  // 6: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
-	7,  // 7: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
-	10, // 8: node.v1.Node.Join:input_type -> node.v1.JoinRequest
-	12, // 9: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
-	14, // 10: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
-	16, // 11: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
-	18, // 12: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
-	1,  // 13: node.v1.Node.Append:output_type -> node.v1.AppendResponse
-	3,  // 14: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
-	3,  // 15: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
-	6,  // 16: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
-	8,  // 17: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
-	11, // 18: node.v1.Node.Join:output_type -> node.v1.JoinResponse
-	13, // 19: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
-	15, // 20: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
-	17, // 21: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
-	19, // 22: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
-	13, // [13:23] is the sub-list for method output_type
-	3,  // [3:13] is the sub-list for method input_type
-	3,  // [3:3] is the sub-list for extension type_name
-	3,  // [3:3] is the sub-list for extension extendee
-	0,  // [0:3] is the sub-list for field type_name
+	18, // 3: node.v1.FetchEntriesResponse.entries:type_name -> node.v1.Entry
+	0,  // 4: node.v1.Node.Append:input_type -> node.v1.AppendRequest
+	2,  // 5: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
+	2,  // 6: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
+	5,  // 7: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
+	7,  // 8: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
+	10, // 9: node.v1.Node.Join:input_type -> node.v1.JoinRequest
+	12, // 10: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
+	14, // 11: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
+	16, // 12: node.v1.Node.FetchEntries:input_type -> node.v1.FetchEntriesRequest
+	19, // 13: node.v1.Node.FetchCheckpoint:input_type -> node.v1.FetchCheckpointRequest
+	21, // 14: node.v1.Node.ReadIndex:input_type -> node.v1.ReadIndexRequest
+	23, // 15: node.v1.Node.CompareHash:input_type -> node.v1.CompareHashRequest
+	25, // 16: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
+	27, // 17: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
+	1,  // 18: node.v1.Node.Append:output_type -> node.v1.AppendResponse
+	3,  // 19: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
+	3,  // 20: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
+	6,  // 21: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
+	8,  // 22: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
+	11, // 23: node.v1.Node.Join:output_type -> node.v1.JoinResponse
+	13, // 24: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
+	15, // 25: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
+	17, // 26: node.v1.Node.FetchEntries:output_type -> node.v1.FetchEntriesResponse
+	20, // 27: node.v1.Node.FetchCheckpoint:output_type -> node.v1.FetchCheckpointResponse
+	22, // 28: node.v1.Node.ReadIndex:output_type -> node.v1.ReadIndexResponse
+	24, // 29: node.v1.Node.CompareHash:output_type -> node.v1.CompareHashResponse
+	26, // 30: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
+	28, // 31: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
+	18, // [18:32] is the sub-list for method output_type
+	4,  // [4:18] is the sub-list for method input_type
+	4,  // [4:4] is the sub-list for extension type_name
+	4,  // [4:4] is the sub-list for extension extendee
+	0,  // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_node_v1_node_proto_init() }
@@ -1482,7 +2149,7 @@ func file_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_v1_node_proto_rawDesc), len(file_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   20,
+			NumMessages:   29,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -30,6 +30,10 @@ const (
 	Node_Join_FullMethodName               = "/node.v1.Node/Join"
 	Node_Promise_FullMethodName            = "/node.v1.Node/Promise"
 	Node_Stats_FullMethodName              = "/node.v1.Node/Stats"
+	Node_FetchEntries_FullMethodName       = "/node.v1.Node/FetchEntries"
+	Node_FetchCheckpoint_FullMethodName    = "/node.v1.Node/FetchCheckpoint"
+	Node_ReadIndex_FullMethodName          = "/node.v1.Node/ReadIndex"
+	Node_CompareHash_FullMethodName        = "/node.v1.Node/CompareHash"
 	Node_TransferLeadership_FullMethodName = "/node.v1.Node/TransferLeadership"
 	Node_RemovePeer_FullMethodName         = "/node.v1.Node/RemovePeer"
 )
@@ -63,6 +67,20 @@ type NodeClient interface {
 	Promise(ctx context.Context, in *PromiseRequest, opts ...grpc.CallOption) (*PromiseResponse, error)
 	// Stats tells how this node's Raft and log stand.
 	Stats(ctx context.Context, in *StatsRequest, opts ...grpc.CallOption) (*StatsResponse, error)
+	// FetchEntries streams entries of this node's log as they are stored, verified,
+	// for a peer whose own are damaged. It is answered from the disk, without a
+	// leader and before Raft runs; it ends where this node's log does, or its own
+	// damage begins.
+	FetchEntries(ctx context.Context, in *FetchEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchEntriesResponse], error)
+	// FetchCheckpoint gives the newest checkpoint at or below an entry, for a peer
+	// that has none left that it can read.
+	FetchCheckpoint(ctx context.Context, in *FetchCheckpointRequest, opts ...grpc.CallOption) (*FetchCheckpointResponse, error)
+	// ReadIndex tells, on the leader, up to where a read that begins now has to
+	// see: whatever was acknowledged before the call lies below the position.
+	ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error)
+	// CompareHash tells a peer's hash of the state machine at an announced entry
+	// and asks for this node's. A node whose own differs begins to ask as well.
+	CompareHash(ctx context.Context, in *CompareHashRequest, opts ...grpc.CallOption) (*CompareHashResponse, error)
 	// TransferLeadership drains this leader and hands leadership on.
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	// RemovePeer takes a node out of the Raft group.
@@ -178,6 +196,55 @@ func (c *nodeClient) Stats(ctx context.Context, in *StatsRequest, opts ...grpc.C
 	return out, nil
 }
 
+func (c *nodeClient) FetchEntries(ctx context.Context, in *FetchEntriesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[FetchEntriesResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &Node_ServiceDesc.Streams[3], Node_FetchEntries_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[FetchEntriesRequest, FetchEntriesResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_FetchEntriesClient = grpc.ServerStreamingClient[FetchEntriesResponse]
+
+func (c *nodeClient) FetchCheckpoint(ctx context.Context, in *FetchCheckpointRequest, opts ...grpc.CallOption) (*FetchCheckpointResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchCheckpointResponse)
+	err := c.cc.Invoke(ctx, Node_FetchCheckpoint_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) ReadIndex(ctx context.Context, in *ReadIndexRequest, opts ...grpc.CallOption) (*ReadIndexResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadIndexResponse)
+	err := c.cc.Invoke(ctx, Node_ReadIndex_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) CompareHash(ctx context.Context, in *CompareHashRequest, opts ...grpc.CallOption) (*CompareHashResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CompareHashResponse)
+	err := c.cc.Invoke(ctx, Node_CompareHash_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *nodeClient) TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(TransferLeadershipResponse)
@@ -227,6 +294,20 @@ type NodeServer interface {
 	Promise(context.Context, *PromiseRequest) (*PromiseResponse, error)
 	// Stats tells how this node's Raft and log stand.
 	Stats(context.Context, *StatsRequest) (*StatsResponse, error)
+	// FetchEntries streams entries of this node's log as they are stored, verified,
+	// for a peer whose own are damaged. It is answered from the disk, without a
+	// leader and before Raft runs; it ends where this node's log does, or its own
+	// damage begins.
+	FetchEntries(*FetchEntriesRequest, grpc.ServerStreamingServer[FetchEntriesResponse]) error
+	// FetchCheckpoint gives the newest checkpoint at or below an entry, for a peer
+	// that has none left that it can read.
+	FetchCheckpoint(context.Context, *FetchCheckpointRequest) (*FetchCheckpointResponse, error)
+	// ReadIndex tells, on the leader, up to where a read that begins now has to
+	// see: whatever was acknowledged before the call lies below the position.
+	ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error)
+	// CompareHash tells a peer's hash of the state machine at an announced entry
+	// and asks for this node's. A node whose own differs begins to ask as well.
+	CompareHash(context.Context, *CompareHashRequest) (*CompareHashResponse, error)
 	// TransferLeadership drains this leader and hands leadership on.
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	// RemovePeer takes a node out of the Raft group.
@@ -264,6 +345,18 @@ func (UnimplementedNodeServer) Promise(context.Context, *PromiseRequest) (*Promi
 }
 func (UnimplementedNodeServer) Stats(context.Context, *StatsRequest) (*StatsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Stats not implemented")
+}
+func (UnimplementedNodeServer) FetchEntries(*FetchEntriesRequest, grpc.ServerStreamingServer[FetchEntriesResponse]) error {
+	return status.Error(codes.Unimplemented, "method FetchEntries not implemented")
+}
+func (UnimplementedNodeServer) FetchCheckpoint(context.Context, *FetchCheckpointRequest) (*FetchCheckpointResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchCheckpoint not implemented")
+}
+func (UnimplementedNodeServer) ReadIndex(context.Context, *ReadIndexRequest) (*ReadIndexResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadIndex not implemented")
+}
+func (UnimplementedNodeServer) CompareHash(context.Context, *CompareHashRequest) (*CompareHashResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CompareHash not implemented")
 }
 func (UnimplementedNodeServer) TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method TransferLeadership not implemented")
@@ -411,6 +504,71 @@ func _Node_Stats_Handler(srv interface{}, ctx context.Context, dec func(interfac
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Node_FetchEntries_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(FetchEntriesRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(NodeServer).FetchEntries(m, &grpc.GenericServerStream[FetchEntriesRequest, FetchEntriesResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type Node_FetchEntriesServer = grpc.ServerStreamingServer[FetchEntriesResponse]
+
+func _Node_FetchCheckpoint_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchCheckpointRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).FetchCheckpoint(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_FetchCheckpoint_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).FetchCheckpoint(ctx, req.(*FetchCheckpointRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_ReadIndex_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadIndexRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).ReadIndex(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_ReadIndex_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).ReadIndex(ctx, req.(*ReadIndexRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_CompareHash_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CompareHashRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).CompareHash(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_CompareHash_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).CompareHash(ctx, req.(*CompareHashRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _Node_TransferLeadership_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(TransferLeadershipRequest)
 	if err := dec(in); err != nil {
@@ -475,6 +633,18 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _Node_Stats_Handler,
 		},
 		{
+			MethodName: "FetchCheckpoint",
+			Handler:    _Node_FetchCheckpoint_Handler,
+		},
+		{
+			MethodName: "ReadIndex",
+			Handler:    _Node_ReadIndex_Handler,
+		},
+		{
+			MethodName: "CompareHash",
+			Handler:    _Node_CompareHash_Handler,
+		},
+		{
 			MethodName: "TransferLeadership",
 			Handler:    _Node_TransferLeadership_Handler,
 		},
@@ -498,6 +668,11 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "WatchCluster",
 			Handler:       _Node_WatchCluster_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "FetchEntries",
+			Handler:       _Node_FetchEntries_Handler,
 			ServerStreams: true,
 		},
 	},
