@@ -77,6 +77,10 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 		}
 		return false, errors.Join(err, f.handle.release())
 	}
+	if f.next <= l.start.Offset {
+		// SetStart removed it together with the ones behind, and a crash kept it.
+		return true, l.discardOffsets(f)
+	}
 	l.sealed = append(l.sealed, f)
 	l.visible = f.next
 	return true, nil

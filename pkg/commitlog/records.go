@@ -22,11 +22,12 @@ import (
 //
 // durable-end is overwritten in place after every sync of a segment, itself
 // unsynced, and synced before anything shortens the log. Unreadable means
-// absent.
+// absent. cut is 1 when what its segment has behind place was truncated, and
+// may be there still, whole or in part.
 //
 //	 0        8       16     24       32      40      48    52      64
 //	+--------+-------+------+--------+-------+-------+-----+-------+
-//	| magic  | index | term | id     | place | zeros | crc | zeros |
+//	| magic  | index | term | id     | place | cut   | crc | zeros |
 //	+--------+-------+------+--------+-------+-------+-----+-------+
 const (
 	startMagic   = "LOGDSTA1"
@@ -48,9 +49,10 @@ type durableEnd struct {
 	index, term uint64
 	id          uint64 // segment
 	place       int64  // behind the entry's frame
+	cut         uint64 // 1: what follows in the segment counts for nothing
 }
 
-func encodeSmall(b []byte, magic string, f [4]uint64) {
+func encodeSmall(b []byte, magic string, f [5]uint64) {
 	clear(b[:smallBytes])
 	copy(b, magic)
 	for i, v := range f {
@@ -59,7 +61,7 @@ func encodeSmall(b []byte, magic string, f [4]uint64) {
 	binary.LittleEndian.PutUint32(b[48:], crc(b[:48]))
 }
 
-func decodeSmall(b []byte, magic string) (f [4]uint64, ok bool) {
+func decodeSmall(b []byte, magic string) (f [5]uint64, ok bool) {
 	if len(b) < smallBytes || string(b[:8]) != magic || crc(b[:48]) != binary.LittleEndian.Uint32(b[48:]) {
 		return f, false
 	}
@@ -88,7 +90,7 @@ func (l *Log) readStart() (startRecord, error) {
 // writeStart makes r durable.
 func (l *Log) writeStart(r startRecord) error {
 	var b [smallBytes]byte
-	encodeSmall(b[:], startMagic, [4]uint64{r.Index, r.Term, r.Offset, r.floor})
+	encodeSmall(b[:], startMagic, [5]uint64{r.Index, r.Term, r.Offset, r.floor})
 	if err := vfs.WriteFileAtomic(l.fs, l.path(startFile), b[:]); err != nil {
 		return l.fatal("write", l.path(startFile), err)
 	}
@@ -122,12 +124,12 @@ func (l *Log) openDurable() (d durableEnd, ok bool, err error) {
 		return d, false, nil //nolint:nilerr // too short is as good as absent
 	}
 	v, ok := decodeSmall(b[:], durableMagic)
-	return durableEnd{index: v[0], term: v[1], id: v[2], place: int64(v[3])}, ok, nil
+	return durableEnd{index: v[0], term: v[1], id: v[2], place: int64(v[3]), cut: v[4]}, ok, nil
 }
 
 // writeDurable notes the durable end without syncing it.
 func (l *Log) writeDurable(d durableEnd) error {
-	encodeSmall(l.durableBuf[:], durableMagic, [4]uint64{d.index, d.term, d.id, uint64(d.place)})
+	encodeSmall(l.durableBuf[:], durableMagic, [5]uint64{d.index, d.term, d.id, uint64(d.place), d.cut})
 	if n, err := l.durable.WriteAt(l.durableBuf[:], 0); err != nil || n < smallBytes {
 		return l.fatal("write", l.path(durableFile), shortWrite(err))
 	}

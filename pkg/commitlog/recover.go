@@ -44,7 +44,7 @@ func (l *Log) recoverEntries() error {
 			hasEnd = false
 		}
 	}
-	if !hasEnd || d.index <= l.start.Index {
+	if !hasEnd || d.index < l.start.Index {
 		d = durableEnd{}
 	}
 	if err := l.recoverSegments(d); err != nil {
@@ -278,6 +278,9 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 	if err := l.syncDir(); err != nil {
 		return err
 	}
+	if d.cut != 0 {
+		return l.lowerDurable(end) // what is appended here from now on counts
+	}
 	return l.writeDurable(end)
 }
 
@@ -305,6 +308,8 @@ func (l *Log) judge(s *segment, v verdict, d durableEnd) error {
 		return s.corrupt(v.next, v.damage+" in a committed entry")
 	case v.commit >= index:
 		return s.corrupt(v.next, v.damage+" in an entry that an earlier frame says is committed")
+	case d.cut != 0 && d.id == s.id && d.place <= v.next.place:
+		return nil // a truncation, interrupted: the rest of its block goes first
 	}
 	w := newWindow(s, s.size)
 	defer w.free()

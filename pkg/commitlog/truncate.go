@@ -35,6 +35,8 @@ func (l *Log) truncateSuffix(from uint64) error {
 	if err != nil {
 		return err
 	}
+	// A crash inside the cut may leave any part of what is cut.
+	end.cut = 1
 	if err := l.lowerDurable(end); err != nil {
 		return err
 	}

@@ -1,23 +1,41 @@
 package memfs
 
-import "math/rand/v2"
+// page is a sector of a file. Nobody changes one once it is part of a content,
+// so that filesystems share them: a clone copies pointers.
+type page [SectorBytes]byte
 
-const pageBytes = 4096
+// blockSectors is how many sectors a filesystem allocates at once: 4 KiB.
+const blockSectors = 8
 
-// content is the bytes of a file, sparse: a page that is absent is zeros.
+var zeroPage page
+
+// content is the bytes of a file, sparse: a page that is nil, or beyond the
+// slice, was never written and reads as zeros. No page reaches beyond size but
+// the last, and that with zeros.
 type content struct {
 	size  int64
-	pages map[int64][]byte // by page number; each pageBytes long
+	pages []*page
 }
 
-func newContent() *content { return &content{pages: map[int64][]byte{}} }
+func (c *content) clone() content {
+	return content{size: c.size, pages: append([]*page(nil), c.pages...)}
+}
 
-func (c *content) clone() *content {
-	d := &content{size: c.size, pages: make(map[int64][]byte, len(c.pages))}
-	for n, p := range c.pages {
-		d.pages[n] = append([]byte(nil), p...)
+func (c *content) page(sector int) *page {
+	if sector < len(c.pages) {
+		return c.pages[sector]
 	}
-	return d
+	return nil
+}
+
+func (c *content) set(sector int, p *page) {
+	if sector >= len(c.pages) {
+		if p == nil {
+			return
+		}
+		c.pages = append(c.pages, make([]*page, sector+1-len(c.pages))...)
+	}
+	c.pages[sector] = p
 }
 
 // read copies what is stored from off on, and returns how much that was.
@@ -28,9 +46,9 @@ func (c *content) read(b []byte, off int64) int {
 	b = b[:min(int64(len(b)), c.size-off)]
 	for n := 0; n < len(b); {
 		at := off + int64(n)
-		from := at % pageBytes
-		dst := b[n:min(len(b), n+int(pageBytes-from))]
-		if p := c.pages[at/pageBytes]; p != nil {
+		from := int(at % SectorBytes)
+		dst := b[n:min(len(b), n+SectorBytes-from)]
+		if p := c.page(int(at / SectorBytes)); p != nil {
 			copy(dst, p[from:])
 		} else {
 			clear(dst)
@@ -40,68 +58,47 @@ func (c *content) read(b []byte, off int64) int {
 	return len(b)
 }
 
-func (c *content) write(b []byte, off int64) {
-	c.size = max(c.size, off+int64(len(b)))
-	for len(b) > 0 {
-		p := c.pages[off/pageBytes]
-		if p == nil {
-			p = make([]byte, pageBytes)
-			c.pages[off/pageBytes] = p
-		}
-		n := copy(p[off%pageBytes:], b)
-		b, off = b[n:], off+int64(n)
+// with returns the pages that b, written at off, makes of c, the first of them
+// sector number first. c is not changed.
+func (c *content) with(b []byte, off int64) (first int, pages []*page) {
+	first = int(off / SectorBytes)
+	last := int((off + int64(len(b)) - 1) / SectorBytes)
+	room := make([]page, last-first+1)
+	pages = make([]*page, len(room))
+	for i := range room {
+		pages[i] = &room[i]
 	}
+	for _, sector := range []int{first, last} {
+		if p := c.page(sector); p != nil {
+			room[sector-first] = *p
+		}
+	}
+	for at := int(off % SectorBytes); len(b) > 0; at = 0 {
+		n := copy(room[0][at:], b)
+		b, room = b[n:], room[1:]
+	}
+	return first, pages
 }
 
+// cutPage returns p with zeros from place on, and nil for nil.
+func cutPage(p *page, place int64) *page {
+	if p == nil || place >= SectorBytes {
+		return p
+	}
+	q := *p
+	clear(q[place:])
+	return &q
+}
+
+// truncate sets the size.
 func (c *content) truncate(size int64) {
-	for n, p := range c.pages {
-		switch start := n * pageBytes; {
-		case start >= size:
-			delete(c.pages, n)
-		case start+pageBytes > size:
-			clear(p[size-start:])
+	if size < c.size {
+		if n := int((size + SectorBytes - 1) / SectorBytes); n < len(c.pages) {
+			c.pages = c.pages[:n]
+		}
+		if sector := int(size / SectorBytes); sector < len(c.pages) {
+			c.pages[sector] = cutPage(c.pages[sector], size%SectorBytes)
 		}
 	}
 	c.size = size
-}
-
-// change is one unsynced change of a file: a write, or (data nil) a new length.
-type change struct {
-	off  int64
-	data []byte
-	size int64
-}
-
-func (c *content) apply(ch change) {
-	if ch.data == nil {
-		c.truncate(ch.size)
-		return
-	}
-	c.write(ch.data, ch.off)
-}
-
-// tear applies what of a change a crash may leave: nothing, all, or any of its
-// sectors.
-func (c *content) tear(ch change, sector int64, rng *rand.Rand) {
-	switch rng.IntN(3) {
-	case 0:
-		return
-	case 1:
-		c.apply(ch)
-		return
-	}
-	if ch.data == nil {
-		if rng.IntN(2) == 0 {
-			c.apply(ch)
-		}
-		return
-	}
-	end := ch.off + int64(len(ch.data))
-	for at := ch.off; at < end; {
-		next := min(end, (at/sector+1)*sector)
-		if rng.IntN(2) == 0 {
-			c.write(ch.data[at-ch.off:next-ch.off], at)
-		}
-		at = next
-	}
 }

@@ -1,23 +1,41 @@
 package memfs
 
 import (
-	"math/rand/v2"
 	"path"
 	"sort"
 )
 
-// disk is the state of the filesystem: what a running process sees, and what a
-// crash would leave. It does no locking.
+// disk is the state of the filesystem: what a running process sees, what was
+// synced, and what changed since. It does no locking.
 type disk struct {
 	inodes map[uint64]*inode
 	dirs   map[string]*directory
+	seq    uint64    // counts the changes
+	freed  []content // what was in space that is free again, newest last
 }
 
+// maxFreed bounds disk.freed.
+const maxFreed = 8
+
 type inode struct {
-	live    *content // what a process reads
-	durable *content // what was synced
-	pending []change // live is durable with these applied, in order
-	opens   int      // open files; 0 in a state that was replayed or crashed
+	live    content   // what a process reads
+	durable content   // what was synced
+	dirty   []version // sectors written since, in order
+	sizes   []resize  // sizes set since, in order
+	opens   int       // open files; 0 in a state that was replayed or crashed
+}
+
+// version is what a sector holds after an unsynced write.
+type version struct {
+	seq    uint64
+	sector int
+	page   *page
+}
+
+// resize is an unsynced size.
+type resize struct {
+	seq  uint64
+	size int64
 }
 
 type directory struct {
@@ -28,12 +46,13 @@ type directory struct {
 
 // rebinding is one atomic change of a directory: any of its parts may be empty.
 type rebinding struct {
+	seq    uint64
 	unbind string
 	bind   string
 	inode  uint64
 }
 
-func (r rebinding) apply(names map[string]uint64) {
+func (r *rebinding) apply(names map[string]uint64) {
 	if r.unbind != "" {
 		delete(names, r.unbind)
 	}
@@ -46,8 +65,10 @@ func (r rebinding) apply(names map[string]uint64) {
 type op struct {
 	kind  opKind
 	path  string // directory, of rebind, mkdir and syncdir
-	inode uint64 // of create, change and sync
-	ch    change
+	inode uint64 // of all the others
+	off   int64  // of write
+	data  []byte // of write
+	size  int64  // of resize
 	re    rebinding
 }
 
@@ -55,8 +76,10 @@ type opKind uint8
 
 const (
 	opCreate opKind = iota // an inode, unnamed
-	opChange
+	opWrite
+	opResize
 	opSync
+	opMarkClean
 	opMkdir
 	opRebind
 	opSyncDir
@@ -71,25 +94,15 @@ func newDisk() *disk {
 }
 
 func (d *disk) apply(o op) {
+	d.seq++
 	switch o.kind {
 	case opCreate:
-		d.inodes[o.inode] = &inode{live: newContent(), durable: newContent()}
-	case opChange:
-		n := d.inodes[o.inode]
-		if n == nil {
-			return // replayed: a file without a name, which nobody can read
+		d.inodes[o.inode] = &inode{}
+	case opWrite, opResize, opSync, opMarkClean:
+		// Replayed, it may be of a file without a name, which nobody can read.
+		if n := d.inodes[o.inode]; n != nil {
+			d.change(n, o)
 		}
-		n.live.apply(o.ch)
-		n.pending = append(n.pending, o.ch)
-	case opSync:
-		n := d.inodes[o.inode]
-		if n == nil {
-			return
-		}
-		for _, ch := range n.pending {
-			n.durable.apply(ch)
-		}
-		n.pending = nil
 	case opMkdir:
 		// A directory is durable at once, as vfs.FS promises of MkdirAll.
 		if d.dirs[o.path] == nil {
@@ -97,12 +110,15 @@ func (d *disk) apply(o op) {
 		}
 	case opRebind:
 		dir := d.dirs[o.path]
+		o.re.seq = d.seq
+		d.free(dir.live, &o.re)
 		o.re.apply(dir.live)
 		dir.pending = append(dir.pending, o.re)
 	case opSyncDir:
 		dir := d.dirs[o.path]
 		unbound := false
-		for _, r := range dir.pending {
+		for i := range dir.pending {
+			r := &dir.pending[i]
 			_, replaced := dir.durable[r.bind]
 			unbound = unbound || replaced || r.unbind != ""
 			r.apply(dir.durable)
@@ -112,6 +128,92 @@ func (d *disk) apply(o op) {
 			d.prune()
 		}
 	}
+}
+
+func (d *disk) change(n *inode, o op) {
+	switch o.kind {
+	case opWrite:
+		first, pages := n.live.with(o.data, o.off)
+		for i, p := range pages {
+			n.live.set(first+i, p)
+			n.dirty = append(n.dirty, version{d.seq, first + i, p})
+		}
+		if end := o.off + int64(len(o.data)); end > n.live.size {
+			n.live.size = end
+			n.sizes = append(n.sizes, resize{d.seq, end})
+		}
+	case opResize:
+		d.resize(n, o.size)
+	case opSync:
+		n.sync()
+	case opMarkClean:
+		n.dirty = nil
+	}
+}
+
+// resize sets a size. The rest of a block that is cut is zeroed, which is a
+// write like any other: it may reach the disk before the size does, or never.
+func (d *disk) resize(n *inode, size int64) {
+	if size < n.live.size {
+		if int64(len(n.live.pages))*SectorBytes >= size+SectorBytes {
+			d.note(n.live.clone())
+		}
+		for sector := int(size / SectorBytes); sector < min(blockEnd(size), len(n.live.pages)); sector++ {
+			if p := n.live.page(sector); p != nil {
+				n.dirty = append(n.dirty, version{d.seq, sector, cutPage(p, max(0, size-int64(sector)*SectorBytes))})
+			}
+		}
+	}
+	n.live.truncate(size)
+	n.sizes = append(n.sizes, resize{d.seq, size})
+}
+
+// blockEnd is the first sector behind the block that place is in, or ends.
+func blockEnd(place int64) int {
+	const blockBytes = blockSectors * SectorBytes
+	return int((place+blockBytes-1)/blockBytes) * blockSectors
+}
+
+// sync makes n durable. It applies what changed instead of copying what is
+// there, since files may be large.
+func (n *inode) sync() {
+	sizes := n.sizes
+	shrink := func(before uint64) {
+		for len(sizes) > 0 && sizes[0].seq <= before {
+			n.durable.truncate(sizes[0].size)
+			sizes = sizes[1:]
+		}
+	}
+	for _, v := range n.dirty {
+		shrink(v.seq)
+		if int64(v.sector)*SectorBytes < n.durable.size {
+			n.durable.set(v.sector, v.page)
+		}
+	}
+	shrink(^uint64(0))
+	n.dirty, n.sizes = nil, nil
+}
+
+// free notes the content of the file that r takes the last name of.
+func (d *disk) free(names map[string]uint64, r *rebinding) {
+	id, replaced := names[r.bind]
+	if r.bind == "" {
+		id, replaced = names[r.unbind]
+	}
+	if n := d.inodes[id]; replaced && n != nil {
+		d.note(n.live.clone())
+	}
+}
+
+// note adds to the freed contents.
+func (d *disk) note(c content) {
+	if len(c.pages) == 0 {
+		return
+	}
+	if len(d.freed) == maxFreed {
+		d.freed = append([]content(nil), d.freed[1:]...)
+	}
+	d.freed = append(d.freed, c)
 }
 
 // prune forgets the inodes that nothing can lead to.
@@ -124,8 +226,8 @@ func (d *disk) prune() {
 		for _, id := range dir.durable {
 			named[id] = true
 		}
-		for _, r := range dir.pending {
-			named[r.inode] = true
+		for i := range dir.pending {
+			named[dir.pending[i].inode] = true
 		}
 	}
 	for id, n := range d.inodes {
@@ -136,44 +238,18 @@ func (d *disk) prune() {
 }
 
 func (d *disk) clone() *disk {
-	c := &disk{inodes: make(map[uint64]*inode, len(d.inodes)), dirs: make(map[string]*directory, len(d.dirs))}
+	c := &disk{
+		inodes: make(map[uint64]*inode, len(d.inodes)), dirs: make(map[string]*directory, len(d.dirs)),
+		seq: d.seq, freed: append([]content(nil), d.freed...),
+	}
 	for id, n := range d.inodes {
-		c.inodes[id] = &inode{live: n.live.clone(), durable: n.durable.clone(), pending: append([]change(nil), n.pending...)}
+		c.inodes[id] = &inode{
+			live: n.live.clone(), durable: n.durable.clone(),
+			dirty: append([]version(nil), n.dirty...), sizes: append([]resize(nil), n.sizes...),
+		}
 	}
 	for name, dir := range d.dirs {
 		c.dirs[name] = &directory{live: copyNames(dir.live), durable: copyNames(dir.durable), pending: append([]rebinding(nil), dir.pending...)}
-	}
-	return c
-}
-
-// crash returns a state that a power loss may leave. Each unsynced change of a
-// file survives wholly, in part or not at all, whatever became of the others;
-// of a directory's, either the first few survive (a journalling filesystem) or
-// any of them.
-func (d *disk) crash(sector int64, rng *rand.Rand) *disk {
-	c := &disk{inodes: map[uint64]*inode{}, dirs: map[string]*directory{}}
-	for _, name := range sortedKeys(d.dirs) {
-		dir := d.dirs[name]
-		names := copyNames(dir.durable)
-		prefix, first := rng.IntN(2) == 0, rng.IntN(len(dir.pending)+1)
-		for i, r := range dir.pending {
-			if (prefix && i < first) || (!prefix && rng.IntN(2) == 0) {
-				r.apply(names)
-			}
-		}
-		c.dirs[name] = &directory{live: names, durable: copyNames(names)}
-		for _, base := range sortedKeys(names) {
-			id := names[base]
-			if c.inodes[id] != nil {
-				continue // two names until the rename is whole
-			}
-			n := d.inodes[id]
-			left := n.durable.clone()
-			for _, ch := range n.pending {
-				left.tear(ch, sector, rng)
-			}
-			c.inodes[id] = &inode{live: left, durable: left.clone()}
-		}
 	}
 	return c
 }

@@ -46,7 +46,7 @@ func (f *file) WriteAt(b []byte, off int64) (int, error) {
 	if len(b) == 0 {
 		return 0, nil
 	}
-	f.change(change{off: off, data: append([]byte(nil), b...)})
+	f.fs.do(op{kind: opWrite, inode: f.inode, off: off, data: append([]byte(nil), b...)})
 	return len(b), nil
 }
 
@@ -62,7 +62,7 @@ func (f *file) Truncate(size int64) error {
 	if err := f.enter("truncate", true); err != nil {
 		return err
 	}
-	f.change(change{size: size})
+	f.fs.do(op{kind: opResize, inode: f.inode, size: size})
 	return nil
 }
 
@@ -73,7 +73,7 @@ func (f *file) Allocate(size int64) error {
 		return err
 	}
 	if size > f.node.live.size {
-		f.change(change{size: size})
+		f.fs.do(op{kind: opResize, inode: f.inode, size: size})
 	}
 	return nil
 }
@@ -98,8 +98,4 @@ func (f *file) Close() error {
 	f.closed = true
 	f.node.opens--
 	return nil
-}
-
-func (f *file) change(ch change) {
-	f.fs.do(op{kind: opChange, inode: f.inode, ch: ch})
 }
