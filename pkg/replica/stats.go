@@ -19,6 +19,8 @@ func (r *Replica) Stats() Stats {
 	}
 	e := r.engine.Load()
 	if e == nil {
+		// A peer that repairs asks for both, whether Raft runs here or not.
+		s.Term, s.CommitIndex = r.store.Term(), r.committed()
 		return s
 	}
 	s.Term = e.raft.CurrentTerm()

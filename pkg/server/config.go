@@ -46,6 +46,11 @@ type Replica interface {
 	AddNonvoter(ctx context.Context, id string) error
 	RemovePeer(ctx context.Context, id string) error
 	Transfer(ctx context.Context, target string) error
+	// Entries and NewestCheckpoint are what this node has on disk, for a peer to repair
+	// its own with. They need no Raft.
+	Entries(first, last uint64, maxBytes int) (replica.Extract, error)
+	// NewestCheckpoint gives the newest at or below max; Index 0: there is none.
+	NewestCheckpoint(max uint64) (replica.Checkpoint, error)
 }
 
 // Pending is a submitted batch. Result is valid once Done is closed.

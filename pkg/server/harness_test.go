@@ -62,6 +62,8 @@ type node struct {
 	removed   []string
 	promises  [][]string
 	grant     error
+	extract   func(first, last uint64) (replica.Extract, error) // nil: no entries
+	ckpt      replica.Checkpoint
 }
 
 func newNode() *node {
@@ -221,6 +223,25 @@ func (n *node) RemovePeer(_ context.Context, id string) error {
 func (n *node) Transfer(_ context.Context, target string) error {
 	n.set(func(v *replica.View) { v.LeaderID, v.IsLeader = otherID, false })
 	return nil
+}
+
+func (n *node) Entries(first, last uint64, _ int) (replica.Extract, error) {
+	n.mu.Lock()
+	f := n.extract
+	n.mu.Unlock()
+	if f == nil {
+		return replica.Extract{}, nil
+	}
+	return f(first, last)
+}
+
+func (n *node) NewestCheckpoint(max uint64) (replica.Checkpoint, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.ckpt.Index > max {
+		return replica.Checkpoint{}, nil
+	}
+	return n.ckpt, nil
 }
 
 func (n *node) Grant(_ context.Context, _, _ string, servers []string) error {

@@ -47,6 +47,8 @@ type Server struct {
 	helpers sync.WaitGroup
 
 	joins sync.Mutex // held over a Join: look at the configuration, then change it
+
+	extracts chan struct{} // capacity maxExtracts: a token for each peer being served entries
 }
 
 // New makes a server that serves nothing yet.
@@ -62,6 +64,7 @@ func New(cfg Config) (*Server, error) {
 		cfg: cfg, logger: cfg.Logger, replica: cfg.Replica, log: cfg.Log,
 		health:   health.NewServer(),
 		draining: make(chan struct{}), stopping: make(chan struct{}),
+		extracts: make(chan struct{}, maxExtracts),
 	}
 	s.door = &door{
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},

@@ -1,0 +1,39 @@
+package raftstore
+
+import (
+	"errors"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+)
+
+// What other nodes may ask a store for. These calls are not Raft's: after Close
+// they answer with an error, and return.
+
+// Checkpoint reads the newest checkpoint at or below max that verifies. ok is
+// false when there is none.
+func (s *Store) Checkpoint(max uint64) (c Installed, ok bool, err error) {
+	s.gate.RLock()
+	defer s.gate.RUnlock()
+	if s.closed {
+		return c, false, commitlog.ErrClosed
+	}
+	list, _ := s.checks.snapshot()
+	var errs []error
+	for i := len(list) - 1; i >= 0; i-- {
+		h := list[i]
+		if h.index > max {
+			continue
+		}
+		config, state, err := s.checks.read(h)
+		if err != nil {
+			errs = append(errs, err) // damaged, or gone meanwhile: an older one does
+			continue
+		}
+		return Installed{Index: h.index, Term: h.term, Next: h.next, Bytes: h.bytes,
+			Config: config, ConfigIndex: h.configIndex, State: state}, true, nil
+	}
+	return c, false, errors.Join(errs...)
+}
+
+// Term is the term Raft has stored, 0 when there is none.
+func (s *Store) Term() uint64 { return s.stable.term() }
