@@ -268,6 +268,7 @@ func (l *Log) roll(prev tail) error {
 		first: first, prevIndex: prev.index, prevTerm: prev.term,
 		size: sp.size, end: segmentHeaderBytes,
 	}
+	s.trust = l.options.Planted.TrustPayloads
 	l.spares = slices.Delete(l.spares, 0, 1)
 	l.active = s
 	l.mu.Lock()

@@ -59,11 +59,14 @@ func frameBytes(payload int) int64 {
 
 func crc(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }
 
+// headerSeed spreads the upper half of an id.
+const headerSeed = 0x9e3779b1
+
 // headerCRC is the CRC of the frame header b at place of segment id. Its
 // initial value differs for any two places of a segment, and for two segments
 // but for one chance in 2^32; and a CRC carries every such difference through.
 func headerCRC(b []byte, id uint64, place int64) uint32 {
-	seed := uint32(id) ^ uint32(id>>32)*0x9e3779b1
+	seed := uint32(id) ^ uint32(id>>32)*headerSeed
 	seed += uint32(place / frameAlign)
 	seed = crc32.Update(seed, castagnoli, b[0:4])
 	return crc32.Update(seed, castagnoli, b[8:frameHeaderBytes])

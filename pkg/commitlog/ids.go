@@ -5,6 +5,9 @@ import "math/rand/v2"
 // nextID returns an id above every one this log has used.
 func (l *Log) nextID() uint64 {
 	l.lastCounter++
+	if l.options.Planted.UnseededHeaders {
+		return floorOf(l.lastCounter) | uint64(l.lastCounter*headerSeed) // headerCRC's seed becomes 0
+	}
 	return floorOf(l.lastCounter) | uint64(rand.Uint32())
 }
 

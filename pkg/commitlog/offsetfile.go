@@ -95,6 +95,7 @@ type offsetFile struct {
 	newest int64  // highest time in it and before it
 	data   []byte // its records, mapped; nil where the FS maps nothing
 	synced bool   // of the newest file: its name is durable; guarded by publishing
+	trust  bool   // a planted bug: records are not verified
 }
 
 func offsetFileName(first uint64) string { return fmt.Sprintf("%020d%s", first, offsetSuffix) }
@@ -111,7 +112,7 @@ func (f *offsetFile) at(n int) (batch, error) {
 		return batch{}, fmt.Errorf("read %s: %w", f.path, err)
 	}
 	b, ok := decodeBatch(r)
-	if !ok {
+	if !ok && !f.trust {
 		return b, &CorruptError{Path: f.path, Place: f.place(n), Reason: "offset record"}
 	}
 	return b, nil
@@ -158,7 +159,7 @@ func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool,
 	if err != nil || offsetFileName(first) != name {
 		return nil, nil, false, nil //nolint:nilerr // no file of ours
 	}
-	f = &offsetFile{name: name, path: l.path(name), first: first, next: first}
+	f = &offsetFile{name: name, path: l.path(name), first: first, next: first, trust: l.options.Planted.TrustOffsets}
 	file, err := l.fs.OpenReadWrite(f.path)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("open %s: %w", f.path, err)
@@ -179,7 +180,7 @@ func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool,
 	}
 	for b = b[offsetRecordBytes:]; len(b) >= offsetRecordBytes; b = b[offsetRecordBytes:] {
 		r, ok := decodeBatch(b)
-		if !ok || r.FirstOffset != f.next {
+		if !ok && !(f.trust && r.Count > 0) || r.FirstOffset != f.next {
 			break
 		}
 		recs = append(recs, r)

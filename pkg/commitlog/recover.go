@@ -97,6 +97,7 @@ func (l *Log) openSegments(names []string) error {
 		if err != nil {
 			return err
 		}
+		s.trust = l.options.Planted.TrustPayloads
 		l.segments = append(l.segments, s)
 	}
 	slices.SortFunc(l.segments, func(a, b *segment) int {
@@ -177,14 +178,15 @@ func (l *Log) walk(s *segment, limit uint64, d durableEnd) (verdict, error) {
 			if v.damage, err = w.tailDamage(v.next.place); err != nil {
 				return v, err
 			}
-			if v.damage == "" || v.next.index > above {
+			skip := l.options.Planted.SkipDamage
+			if v.damage == "" || v.next.index > above && !skip {
 				break
 			}
 			at, place, more, err := w.search(s.id, v.next.place+frameAlign)
 			if err != nil {
 				return v, err
 			}
-			if !more || at.index <= v.next.index || at.index > above+1 {
+			if !more || at.index <= v.next.index || at.index > above+1 && !skip {
 				break
 			}
 			v.damage, v.next, h = "", point{at.index, place}, at
@@ -198,7 +200,7 @@ func (l *Log) walk(s *segment, limit uint64, d durableEnd) (verdict, error) {
 			if err != nil {
 				return v, err
 			}
-			if !h.verifyPayload(b) {
+			if !h.verifyPayload(b) && !s.trust {
 				v.damage = "payload checksum"
 				break
 			}
@@ -300,6 +302,9 @@ func (l *Log) bound(s *segment, d durableEnd) error {
 // before it is synced. A good frame of the same write proves nothing: a disk
 // keeps the sectors of an unsynced write in any combination.
 func (l *Log) judge(s *segment, v verdict, d durableEnd) error {
+	if l.options.Planted.CutAnyDamage {
+		return nil
+	}
 	index := v.next.index
 	switch {
 	case d.index >= index:

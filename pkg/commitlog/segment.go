@@ -47,6 +47,7 @@ type segment struct {
 	prevIndex uint64
 	prevTerm  uint64
 	handle    *handle
+	trust     bool // a planted bug: payloads are not verified
 
 	// The rest changes while readers look, and is guarded by mu, which is
 	// never held across I/O.

@@ -23,7 +23,7 @@ func (l *Log) truncateSuffix(from uint64) error {
 	if from > l.last.index {
 		return nil
 	}
-	if c := l.committed.Load(); from <= c {
+	if c := l.committed.Load(); from <= c && !l.options.Planted.CutCommitted {
 		return &CommittedError{From: from, Committed: c}
 	}
 	if err := l.preallocate(0, l.options.SegmentBytes); err != nil {
@@ -70,6 +70,11 @@ func (l *Log) truncateSuffix(from uint64) error {
 	}
 	if keep == n {
 		return nil
+	}
+	if l.options.Planted.AppendAfterCut {
+		s.size, err = s.handle.file.Size()
+		l.active = s
+		return err
 	}
 	if err := s.handle.file.Truncate(end.place); err != nil {
 		return l.fatal("truncate", s.path, err)

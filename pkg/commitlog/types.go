@@ -6,6 +6,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/logd-io/logd/internal/planted"
 	"github.com/logd-io/logd/pkg/vfs"
 )
 
@@ -47,6 +48,8 @@ type Options struct {
 
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
+
+	Planted planted.Storage // bugs, in tests; none is set anywhere else
 }
 
 // Entry is one entry of the replicated log. Data is shared between the log's

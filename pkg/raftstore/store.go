@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/logd-io/logd/internal/planted"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/vfs"
 )
@@ -38,6 +39,8 @@ type Options struct {
 
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
+
+	Planted planted.Storage // bugs of the log, in tests; none is set anywhere else
 }
 
 // CorruptError reports damage to a file of the store that no crash explains.
@@ -115,7 +118,7 @@ func Open(o Options) (_ *Store, err error) {
 	lo := commitlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, logDir),
 		SegmentBytes: o.SegmentBytes, CacheBytes: o.CacheBytes,
-		OnFatal: s.failed, Logger: s.logger.Named("log"), Registerer: o.Registerer,
+		OnFatal: s.failed, Logger: s.logger.Named("log"), Registerer: o.Registerer, Planted: o.Planted,
 	}
 	newest := s.checks.newest()
 	if newest != nil {

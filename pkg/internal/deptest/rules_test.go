@@ -28,8 +28,9 @@ var may = deptest.May{
 	{Package: "pkg/client/...", Imports: []string{"pkg/client/...", "pkg/api/...", "pkg/apierr", "pkg/balance"}},
 
 	{Package: "pkg/vfs/...", Imports: []string{"pkg/vfs/..."}},
-	{Package: "pkg/commitlog/...", Imports: []string{"pkg/commitlog/...", "pkg/vfs/..."}},
-	{Package: "pkg/raftstore/...", Imports: []string{"pkg/raftstore/...", "pkg/commitlog", "pkg/vfs"}},
+	{Package: "internal/planted"},
+	{Package: "pkg/commitlog/...", Imports: []string{"pkg/commitlog/...", "pkg/vfs/...", "internal/planted"}},
+	{Package: "pkg/raftstore/...", Imports: []string{"pkg/raftstore/...", "pkg/commitlog", "pkg/vfs", "internal/planted"}},
 	{Package: "pkg/replica/...", Imports: []string{"pkg/replica/...", "pkg/commitlog", "pkg/raftstore", "pkg/vfs/..."}},
 	{Package: "pkg/membership/...", Imports: []string{"pkg/membership/..."}},
 	{Package: "pkg/bootstrap/...", Imports: []string{"pkg/vfs"}},
@@ -58,7 +59,7 @@ var may = deptest.May{
 	{Package: "pkg/internal/..."},
 
 	{Package: "examples/...", Imports: []string{"config"}},
-	{Package: "test/...", Imports: []string{"test/...", "config", "pkg/...", "internal/cli/..."}},
+	{Package: "test/...", Imports: []string{"test/...", "config", "pkg/...", "internal/cli/...", "internal/planted"}},
 }
 
 // always may be imported by every package: the first two by compositions and
