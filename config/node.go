@@ -75,6 +75,11 @@ type Log struct {
 	CacheSize     Size `hcl:"cache_size,optional"`      // the tail kept in memory
 	MaxRecordSize Size `hcl:"max_record_size,optional"` // key and headers included
 	MaxInFlight   Size `hcl:"max_in_flight,optional"`   // produced, not yet committed
+
+	// Reserve is how much of the disk below data_dir stays free: nothing is
+	// produced unless a majority of nodes has as much. 0: four segments and at
+	// least 256 MiB, but at most a quarter of what the log has and could get.
+	Reserve Size `hcl:"reserve,optional"`
 }
 
 // Limits are a node's defences against its clients.

@@ -55,6 +55,9 @@ func (c *Node) Validate() error {
 	within(v, "log.cache_size", c.Log.CacheSize, MiB, 64*GiB)
 	within(v, "log.max_record_size", c.Log.MaxRecordSize, 1, MaxRecordSize)
 	within(v, "log.max_in_flight", c.Log.MaxInFlight, 2*MiB, 4*GiB)
+	if c.Log.Reserve != 0 {
+		within(v, "log.reserve", c.Log.Reserve, MiB, 16*1024*GiB)
+	}
 	within(v, "limits.max_concurrent_streams", c.Limits.MaxConcurrentStreams, 1, 1_000_000)
 	within(v, "limits.handshake_timeout", c.Limits.HandshakeTimeout, 100*time.Millisecond, time.Minute)
 	if c.Limits.ConnectionAge != 0 {

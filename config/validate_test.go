@@ -56,6 +56,8 @@ func TestValidateNode(t *testing.T) {
 		"no key file":                {func(c *config.Node) { c.TLS.KeyFile = "" }, "tls.key_file"},
 		"heartbeat too short":        {func(c *config.Node) { c.Raft.HeartbeatTimeout = time.Millisecond }, "raft.heartbeat_timeout"},
 		"record larger than allowed": {func(c *config.Node) { c.Log.MaxRecordSize = config.MiB }, "log.max_record_size"},
+		"tiny reserve":               {func(c *config.Node) { c.Log.Reserve = config.KiB }, "log.reserve"},
+		"negative reserve":           {func(c *config.Node) { c.Log.Reserve = -1 }, "log.reserve"},
 		"negative segment":           {func(c *config.Node) { c.Log.SegmentSize = -1 }, "log.segment_size"},
 		"log level":                  {func(c *config.Node) { c.LogLevel = "loud" }, "log_level"},
 		"log format":                 {func(c *config.Node) { c.LogFormat = "xml" }, "log_format"},

@@ -172,6 +172,7 @@ func (a *Agent) openReplica() (err error) {
 		MaxInFlightBytes: int64(a.cfg.Log.MaxInFlight),
 		SegmentBytes:     int64(a.cfg.Log.SegmentSize),
 		CacheBytes:       int64(a.cfg.Log.CacheSize),
+		Reserve:          int64(a.cfg.Log.Reserve),
 		Dial:             a.dialRaft,
 		Logger:           a.logger.Named("replica"),
 		Registerer:       a.deps.Registry,

@@ -17,6 +17,8 @@ type Status struct {
 	Visible   uint64   `json:"visible"` // the readable range is [lowest, visible)
 	Lowest    uint64   `json:"lowest"`
 	LogBytes  int64    `json:"log_bytes"`
+	DiskFree  uint64   `json:"disk_free"` // bytes that may still be written
+	DiskLow   bool     `json:"disk_low"`  // below the reserve
 	Addrs     Addrs    `json:"addrs"`
 	Members   []Member `json:"members"`
 }
@@ -40,7 +42,8 @@ func (a *Agent) status() Status {
 	}
 	s := Status{
 		ID: a.id, ClusterID: v.ClusterID, State: string(v.State), Term: v.Term, LeaderID: v.LeaderID,
-		Reasons: a.NotReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes, Addrs: a.addrs,
+		Reasons: a.NotReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes,
+		DiskFree: st.DiskFree, DiskLow: st.DiskLow, Addrs: a.addrs,
 	}
 	s.Ready = len(s.Reasons) == 0
 	for _, m := range a.gossip.Members() {

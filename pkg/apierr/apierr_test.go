@@ -68,6 +68,10 @@ func TestEveryKindSurvivesTheWire(t *testing.T) {
 			apierr.Invalid{Why: "malformed"}, codes.InvalidArgument, "INVALID",
 			map[string]string{"field": ""}, apierr.RetryNever,
 		},
+		"overloaded, and why": {
+			apierr.Overloaded{RetryAfter: time.Second, Why: "the disk of n1 is full"}, codes.ResourceExhausted, "OVERLOADED",
+			map[string]string{"retry_after_ms": "1000"}, apierr.RetryLater,
+		},
 		"overloaded": {
 			apierr.Overloaded{RetryAfter: 250 * time.Millisecond}, codes.ResourceExhausted, "OVERLOADED",
 			map[string]string{"retry_after_ms": "250"}, apierr.RetryLater,

@@ -2,6 +2,7 @@ package apierr
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -93,7 +94,11 @@ func (i Info) Err() error {
 		}
 		return Invalid{Field: field, Why: why}
 	case ReasonOverloaded:
-		return Overloaded{RetryAfter: i.RetryAfter()}
+		why, _, _ := strings.Cut(i.Message, "; retry after ")
+		if why == anyLimit {
+			why = ""
+		}
+		return Overloaded{RetryAfter: i.RetryAfter(), Why: why}
 	case ReasonSequenceGap:
 		return SequenceGap{Want: u(KeyWant), Got: u(KeyGot)}
 	case ReasonFenced:

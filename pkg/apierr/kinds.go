@@ -1,6 +1,7 @@
 package apierr
 
 import (
+	"cmp"
 	"fmt"
 	"strconv"
 	"time"
@@ -125,12 +126,18 @@ func (e Invalid) GRPCStatus() *status.Status {
 }
 
 // Overloaded says that a limit or the disk reserve is reached. RetryAfter is
-// carried in whole milliseconds.
-type Overloaded struct{ RetryAfter time.Duration }
+// carried in whole milliseconds. Why may say which, and what to do about it.
+type Overloaded struct {
+	RetryAfter time.Duration
+	Why        string
+}
 
 func (e Overloaded) Error() string {
-	return fmt.Sprintf("a limit is reached; retry after %s", e.RetryAfter)
+	return fmt.Sprintf("%s; retry after %s", cmp.Or(e.Why, anyLimit), e.RetryAfter)
 }
+
+// anyLimit is what is said of a limit that is not named.
+const anyLimit = "a limit is reached"
 
 // GRPCStatus is the value on the wire, with a RetryInfo.
 func (e Overloaded) GRPCStatus() *status.Status {

@@ -127,6 +127,7 @@ func (l *Log) preallocate(nth int, size int64) error {
 	if err := s.file.Allocate(size); err != nil {
 		return l.noSpace("allocate", l.path(freeName(s.id)), err)
 	}
+	l.spareBytes.Add(size - s.size)
 	s.size = size
 	return nil
 }
@@ -270,6 +271,7 @@ func (l *Log) roll(prev tail) error {
 	}
 	s.trust = l.options.Planted.TrustPayloads
 	l.spares = slices.Delete(l.spares, 0, 1)
+	l.spareBytes.Add(-sp.size)
 	l.active = s
 	l.mu.Lock()
 	l.segments = append(slices.Clone(l.segments), s)

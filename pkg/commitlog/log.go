@@ -60,6 +60,7 @@ type Log struct {
 	writingSince atomic.Int64 // unix ns; 0 while no write or sync is under way
 	lastSync     atomic.Int64 // ns
 	spareReady   atomic.Bool  // the next segment is preallocated
+	spareBytes   atomic.Int64 // of spares
 }
 
 // tail is the newest entry.
@@ -255,6 +256,10 @@ func (l *Log) Stats() Stats {
 	l.mu.RUnlock()
 	for _, seg := range segments {
 		s.Bytes += seg.length()
+	}
+	s.Unused = l.spareBytes.Load()
+	if n := len(segments); n > 0 {
+		s.Unused += segments[n-1].unused()
 	}
 	if ns := l.writingSince.Load(); ns != 0 {
 		s.WritingSince = time.Unix(0, ns)

@@ -208,6 +208,16 @@ func (s *segment) length() int64 {
 	return s.size
 }
 
+// unused is what is preallocated behind the last frame.
+func (s *segment) unused() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.end == 0 {
+		return 0
+	}
+	return s.size - s.end
+}
+
 // frameEnd is the place that no frame reaches beyond.
 func (s *segment) frameEnd() int64 {
 	s.mu.Lock()

@@ -171,6 +171,7 @@ func (l *Log) outlaw(s Start) (startRecord, error) {
 		}
 	}
 	l.spares = nil
+	l.spareBytes.Store(0)
 	l.lastCounter++
 	r := startRecord{Start: s, floor: floorOf(l.lastCounter)}
 	return r, l.writeStart(r)

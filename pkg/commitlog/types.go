@@ -91,6 +91,7 @@ type Stats struct {
 	Lowest, Next  uint64 // readable offsets
 	Segments      int
 	Bytes         int64 // of segments, preallocated space included
+	Unused        int64 // preallocated and not written yet, in the newest segment and in spares
 	CacheBytes    int64
 	CacheEntries  int
 	Spare         bool          // the next segment is preallocated

@@ -94,6 +94,7 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	case errors.As(err, &full) && !s.cut:
 		// Nothing was written, so Raft may know: a leader steps down, a follower
 		// answers that it has not got the entries.
+		s.full.Add(1)
 		return err
 	case err != nil:
 		// After a cut even a full disk is fatal: Raft goes on believing that it
@@ -121,6 +122,7 @@ func (s *Store) DeleteRange(first, last uint64) error {
 	var full *commitlog.NoSpaceError
 	switch err := s.log.TruncateSuffix(first); {
 	case errors.As(err, &full):
+		s.full.Add(1)
 		return err
 	case err != nil:
 		s.Fail(fmt.Errorf("truncate from entry %d: %w", first, err))

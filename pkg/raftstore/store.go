@@ -68,6 +68,7 @@ type Store struct {
 	closed bool
 
 	noop atomic.Pointer[Mark] // the newest no-op Raft stored here
+	full atomic.Uint64        // calls that Raft was refused for a full disk
 	cut  bool                 // the end was cut and nothing stored since; of Raft's main goroutine
 }
 
@@ -187,6 +188,9 @@ func (s *Store) Noop() Mark {
 	}
 	return Mark{}
 }
+
+// Full counts the calls that were refused because the disk is full.
+func (s *Store) Full() uint64 { return s.full.Load() }
 
 // HasState says whether this node was ever part of a cluster. A term of 1
 // without any entry or vote is not state: it is what a crash inside

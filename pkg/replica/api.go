@@ -42,6 +42,10 @@ type Config struct {
 	SegmentBytes     int64
 	CacheBytes       int64
 
+	// Reserve is how many bytes of the disk stay free; see DiskLowError. 0: it
+	// follows from the sizes of segments, log and disk.
+	Reserve int64
+
 	// CheckpointEntries and CheckpointBytes override the constants of that name.
 	CheckpointEntries uint64
 	CheckpointBytes   uint64
@@ -132,6 +136,9 @@ type Stats struct {
 	Producers    int
 	Hash         uint64 // rolling hash over the applied entries
 	InFlight     int64  // bytes of batches waiting or proposed
+	DiskFree     uint64 // bytes that may still be written, preallocated ones included
+	DiskReserve  uint64 // bytes
+	DiskLow      bool   // DiskFree went below DiskReserve
 	Ready        bool
 	Draining     bool
 }

@@ -22,6 +22,8 @@ type engine struct {
 	fsm   *fsm
 	batch *batcher
 
+	voters voters // how their disks stand
+
 	changed  chan struct{} // capacity 1: "something a View shows may have changed"
 	maintain chan struct{} // capacity 1: "a checkpoint or retention may be due"
 	done     chan struct{} // closed when Raft's goroutines have ended
@@ -55,6 +57,7 @@ func (r *Replica) startEngine() (err error) {
 		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
 		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install,
+		takes: r.reserve.admit, low: r.reserve.low, full: r.store.Full, answered: e.voters.heard,
 	}
 	e.trans.open()
 	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))

@@ -3,6 +3,7 @@ package replica
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -52,6 +53,22 @@ type OverloadedError struct{ RetryAfter time.Duration }
 
 func (e *OverloadedError) Error() string {
 	return fmt.Sprintf("too many bytes in flight; retry in %v", e.RetryAfter)
+}
+
+// DiskLowError refuses a batch because no majority of the voters, the leader
+// included, has its disk above the reserve. Nothing was appended.
+type DiskLowError struct {
+	Low        []string // ids of voters below their reserve
+	Silent     []string // of voters that do not answer
+	RetryAfter time.Duration
+}
+
+func (e *DiskLowError) Error() string {
+	msg := "disk below its reserve on " + strings.Join(e.Low, ", ")
+	if len(e.Silent) > 0 {
+		msg += ", and no answer from " + strings.Join(e.Silent, ", ")
+	}
+	return msg + ": free space in data_dir there, or keep less (retention, log.reserve)"
 }
 
 // InvalidError refuses a batch that no retry can make valid.

@@ -14,6 +14,9 @@ const (
 	NoHeartbeats Switch = "heartbeats in the main loop"
 	Replay       Switch = "applied guard"
 	NoPersist    Switch = "replication waits for a peer"
+	NoReserve    Switch = "reserve of disk space"
+	NoRefused    Switch = "peers without room get what comes before records"
+	NoLast       Switch = "the records in flight are taken without room"
 )
 
 // Without turns rules off. It must come before Run.
@@ -32,6 +35,12 @@ func (r *Replica) Without(off ...Switch) {
 			r.rules.heartbeats = false
 		case NoPersist:
 			r.rules.persist = false
+		case NoReserve:
+			r.rules.reserve = false
+		case NoRefused:
+			r.rules.refused = false
+		case NoLast:
+			r.reserve.most = 0
 		case Replay:
 			r.replayed = true
 		}

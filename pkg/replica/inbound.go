@@ -159,6 +159,10 @@ func (p *peer) serve(rpc raft.RPC) error {
 		if err != nil {
 			return err
 		}
+		if t.low != nil && t.low() {
+			full := t.full()
+			rpc = intercept(t, rpc, func(r *raft.RPCResponse) { markLow(r, t.full() != full) })
+		}
 		if answered != nil {
 			rpc = relay(t, rpc, answered)
 		}
@@ -209,6 +213,11 @@ func (t *transport) harden(req *raft.AppendEntriesRequest) (answered func(), err
 	if verified := req.PrevLogEntry + uint64(len(req.Entries)); t.rules.clamp && req.LeaderCommitIndex > verified {
 		req.LeaderCommitIndex = verified
 	}
+	if t.takes != nil && t.rules.reserve {
+		if err := t.takes(req.Entries); err != nil {
+			return nil, err
+		}
+	}
 	return answered, nil
 }
 
@@ -228,6 +237,15 @@ func raise(req *raft.AppendEntriesRequest, start func() (index, term uint64)) {
 
 // relay calls answered when Raft has answered rpc.
 func relay(t *transport, rpc raft.RPC, answered func()) raft.RPC {
+	return pass(t, rpc, nil, answered)
+}
+
+// intercept lets edit change Raft's answer to rpc.
+func intercept(t *transport, rpc raft.RPC, edit func(*raft.RPCResponse)) raft.RPC {
+	return pass(t, rpc, edit, nil)
+}
+
+func pass(t *transport, rpc raft.RPC, edit func(*raft.RPCResponse), answered func()) raft.RPC {
 	to := rpc.RespChan
 	from := make(chan raft.RPCResponse, 1) // capacity 1: Raft never waits for us
 	rpc.RespChan = from
@@ -236,8 +254,13 @@ func relay(t *transport, rpc raft.RPC, answered func()) raft.RPC {
 		defer t.wg.Done()
 		select {
 		case resp := <-from:
+			if edit != nil {
+				edit(&resp)
+			}
 			to <- resp // its capacity is 1 as well
-			answered()
+			if answered != nil {
+				answered()
+			}
 		case <-t.ctx.Done():
 		}
 	}()

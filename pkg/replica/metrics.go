@@ -15,6 +15,10 @@ type metrics struct {
 	overloaded  prometheus.Counter
 	checkpoints prometheus.Counter
 	installs    prometheus.Counter
+	diskFree    prometheus.Gauge
+	diskReserve prometheus.Gauge
+	diskLow     prometheus.Gauge
+	diskRefused prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -44,10 +48,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		overloaded:  counter("overloaded_total", "Batches refused by the limit of bytes in flight."),
 		checkpoints: counter("checkpoints_total", "Checkpoints taken."),
 		installs:    counter("installs_total", "Checkpoints installed from a leader."),
+		diskFree:    gauge("disk_free_bytes", "Bytes that may still be written to the data directory, preallocated ones included."),
+		diskReserve: gauge("disk_reserve_bytes", "Bytes below which this node counts as low on disk."),
+		diskLow:     gauge("disk_low", "1 while this node is below its reserve of disk space."),
+		diskRefused: counter("disk_refused_total", "Batches this leader refused since too many disks were below their reserve."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.inFlight, m.leader, m.term, m.entryBytes, batches,
-			m.unknown, m.overloaded, m.checkpoints, m.installs)
+			m.unknown, m.overloaded, m.checkpoints, m.installs,
+			m.diskFree, m.diskReserve, m.diskLow, m.diskRefused)
 	}
 	return m
 }

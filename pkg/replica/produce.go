@@ -11,7 +11,7 @@ import (
 
 // Submit queues a batch. Batches of one caller are appended in the order of its
 // calls. It never waits: an error is at once *NotLeaderError, ErrDraining,
-// *OverloadedError or *InvalidError, and the batch then is certainly not
+// *OverloadedError, *DiskLowError or *InvalidError, and the batch then is certainly not
 // appended; everything later comes through the Pending.
 func (r *Replica) Submit(b Batch) (*Pending, error) {
 	if err := checkBatch(&b); err != nil {
@@ -26,6 +26,9 @@ func (r *Replica) Submit(b Batch) (*Pending, error) {
 	}
 	if e.raft.State() != raft.Leader {
 		return nil, e.notLeader()
+	}
+	if err := e.room(); err != nil {
+		return nil, err
 	}
 	return e.batch.submit(b)
 }

@@ -27,6 +27,7 @@ type Replica struct {
 	store    *raftstore.Store
 	lock     io.Closer // of the data directory
 	rules    rules     // allRules, but for tests
+	reserve  *reserve  // of disk space
 	replayed bool      // test switch, see fsm
 
 	// life serialises what starts and stops Raft; the fields after it are
@@ -104,6 +105,11 @@ func Open(cfg Config) (_ *Replica, err error) {
 		err := &raftstore.CorruptError{Path: path.Join(cfg.Dir, clusterIDFile), Reason: "missing, but there is raft state"}
 		return nil, errors.Join(err, r.store.Close())
 	}
+	r.reserve = &reserve{
+		fs: cfg.FS, dir: cfg.Dir, fixed: uint64(cfg.Reserve), segment: uint64(cfg.SegmentBytes),
+		most: lastRecordBytes, log: r.store.Log(), logger: r.logger, metrics: r.metrics,
+	}
+	r.reserve.look()
 	r.publish(r.idleView())
 	return r, nil
 }
@@ -114,6 +120,9 @@ func defaults(c *Config) {
 	}
 	if c.MaxInFlightBytes == 0 {
 		c.MaxInFlightBytes = DefaultMaxInFlightBytes
+	}
+	if c.SegmentBytes == 0 {
+		c.SegmentBytes = commitlog.DefaultSegmentBytes
 	}
 	if c.CheckpointEntries == 0 {
 		c.CheckpointEntries = CheckpointEntries
@@ -176,8 +185,17 @@ func (r *Replica) Run(ctx context.Context) error {
 		err = r.startEngine()
 	}
 	r.life.Unlock()
+	stop, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		r.reserve.run(stop)
+	}()
 	if err == nil {
 		err = r.serve(ctx)
+	}
+	close(stop)
+	if !r.hung.Load() {
+		<-watched
 	}
 	r.life.Lock()
 	defer r.life.Unlock()

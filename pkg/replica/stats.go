@@ -6,10 +6,11 @@ import "time"
 func (r *Replica) Stats() Stats {
 	log := r.store.Log()
 	ls := log.Stats()
-	v := r.View()
+	v, disk := r.View(), r.reserve.state.Load()
 	s := Stats{
 		State: v.State, Term: v.Term, LeaderID: v.LeaderID, Ready: v.Ready, Draining: v.Draining,
 		LastIndex: log.Last(), FirstIndex: log.First(), LastContact: -1,
+		DiskFree: disk.room, DiskReserve: disk.reserve, DiskLow: disk.low,
 		Visible: log.Visible(), Lowest: log.Lowest(), LogBytes: ls.Bytes, Segments: ls.Segments,
 	}
 	if start := log.Start(); s.LastIndex == start.Index {

@@ -36,9 +36,11 @@ type rules struct {
 	install    bool // we install checkpoints, with Raft stopped (I7)
 	heartbeats bool // heartbeats take the main loop (I5)
 	persist    bool // replication waits for a peer that cannot be reached (I15)
+	reserve    bool // a node almost out of disk takes no records
+	refused    bool // one that takes no records gets everything before them
 }
 
-var allRules = rules{clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true}
+var allRules = rules{clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true, reserve: true, refused: true}
 
 // transport is the raft.Transport of one run of Raft. It wraps the library's
 // NetworkTransport, one for what goes out and one for every peer's inbound
@@ -62,6 +64,14 @@ type transport struct {
 	// install decides about a checkpoint a leader sends; it answers the RPC, or
 	// leaves it unanswered when Raft is about to be stopped.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte)
+
+	// takes refuses entries that this node has no room for, and low says that it
+	// tells its leader of that; full counts what the store refused for its disk.
+	// answered is told how a peer answered an AppendEntries. They may be nil.
+	takes    func([]*raft.Log) error
+	low      func() bool
+	full     func() uint64
+	answered func(id string, resp *raft.AppendEntriesResponse, err error)
 
 	out  *raft.NetworkTransport
 	rpcs chan raft.RPC // unbuffered: what Raft has not taken, its sender waits for
@@ -138,11 +148,21 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	if t.rules.shorten {
 		shorten(req, maxAppendBytes)
 	}
-	call := func() error { return t.out.AppendEntries(id, addr, req, resp) }
+	call := func() error {
+		err := t.out.AppendEntries(id, addr, req, resp)
+		if t.answered != nil {
+			t.answered(string(id), resp, err)
+		}
+		return err
+	}
 	if isHeartbeat(req) {
 		return t.again(call)
 	}
-	return t.persist(id, req.Term, unreachable, call)
+	err := t.persist(id, req.Term, unreachable, call)
+	if isRefusal(err) && t.rules.refused {
+		return t.withoutRecords(req, call)
+	}
+	return err
 }
 
 // shorten cuts the entries of req where their bytes exceed limit, keeping one.

@@ -119,6 +119,10 @@ func TestAppendEndsWithTheFirstRefusal(t *testing.T) {
 	}{
 		"not leader": {&replica.NotLeaderError{LeaderID: otherID, Term: 9}, apierr.NotLeader{Leader: otherID, Address: "two:2", Term: 9}},
 		"draining":   {replica.ErrDraining, apierr.Draining{}},
+		"disk low": {
+			&replica.DiskLowError{Low: []string{"b.00000002"}, Silent: []string{"c.00000003"}, RetryAfter: 1e9},
+			apierr.Overloaded{RetryAfter: 1e9, Why: "disk below its reserve on b.00000002, and no answer from c.00000003: free space in data_dir there, or keep less (retention, log.reserve)"},
+		},
 		"overloaded": {&replica.OverloadedError{RetryAfter: 2e9}, apierr.Overloaded{RetryAfter: 2e9}},
 		"invalid":    {&replica.InvalidError{Field: "count", Reason: "odd"}, apierr.Invalid{Field: "count", Why: "odd"}},
 	} {

@@ -41,6 +41,7 @@ func (s *Server) kind(err error) error {
 	var (
 		notLeader *replica.NotLeaderError
 		overload  *replica.OverloadedError
+		diskLow   *replica.DiskLowError
 		invalid   *replica.InvalidError
 		gap       *replica.GapError
 		fenced    *replica.FencedError
@@ -61,6 +62,8 @@ func (s *Server) kind(err error) error {
 		return apierr.OutcomeUnknown{}
 	case errors.As(err, &overload):
 		return apierr.Overloaded{RetryAfter: overload.RetryAfter}
+	case errors.As(err, &diskLow):
+		return apierr.Overloaded{RetryAfter: diskLow.RetryAfter, Why: diskLow.Error()}
 	case errors.As(err, &invalid):
 		return apierr.Invalid{Field: invalid.Field, Why: invalid.Reason}
 	case errors.As(err, &gap):

@@ -35,4 +35,5 @@ log {
   segment_size    = "64MiB"
   cache_size      = "64MiB"
   max_record_size = "1020KiB" # key and headers included; this is the most there can be
+  reserve         = "1GiB"    # of the disk, kept free: produces are refused before it is full
 }

@@ -36,10 +36,11 @@ type appender struct {
 	// stalled is when the leader stopped making progress, 0 while it makes some.
 	// Until then nothing expires. Guarded by mu.
 	stalled    int64
-	overloaded bool  // the last refusal was OVERLOADED; guarded by mu
-	nextDue    int64 // run wakes by then; guarded by mu
-	lastAck    int64 // guarded by mu
-	acks       int   // batches acknowledged on the stream that is open now; guarded by mu
+	overloaded bool   // the last refusal was OVERLOADED; guarded by mu
+	overWhy    string // and for that reason; guarded by mu
+	nextDue    int64  // run wakes by then; guarded by mu
+	lastAck    int64  // guarded by mu
+	acks       int    // batches acknowledged on the stream that is open now; guarded by mu
 
 	work chan struct{} // room for one: the sender has something to look at
 	news chan struct{} // room for one: run has something to look at
@@ -243,7 +244,10 @@ func (a *appender) settle(err error) {
 	a.mu.Lock()
 	a.idle = false
 	v := verdictOf(err)
-	a.overloaded = v == refusedForNow && apierr.ReasonOf(err) == apierr.ReasonOverloaded
+	var over apierr.Overloaded
+	info, _ := apierr.From(err)
+	a.overloaded = v == refusedForNow && info.Reason == apierr.ReasonOverloaded && errors.As(info.Err(), &over)
+	a.overWhy = over.Why
 	tainted := false
 	for _, b := range a.inflight {
 		if b.sent && v == unknown {
@@ -366,7 +370,7 @@ func (a *appender) expire(now int64) (next int64) {
 			a.queue.remove(o)
 			var err error = apierr.NotSent{}
 			if a.overloaded {
-				err = apierr.Overloaded{RetryAfter: pushback}
+				err = apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
 			}
 			fin.add(o, 0, false, err)
 			a.f.metrics.expired.Inc()

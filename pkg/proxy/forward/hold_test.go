@@ -62,11 +62,14 @@ func TestHoldEnds(t *testing.T) {
 	t.Run("refused as too much", func(t *testing.T) {
 		c := newCluster(t, "a")
 		c.lead("a")
-		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error { return apierr.Overloaded{RetryAfter: time.Millisecond} }
+		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error {
+			return apierr.Overloaded{RetryAfter: time.Millisecond, Why: "the disk is full"}
+		}
 		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
 		var trailer metadata.MD
 		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"), grpc.Trailer(&trailer))
 		requireReason(t, apierr.ReasonOverloaded, err)
+		require.ErrorContains(t, err, "the disk is full")
 		require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
 	})
 	t.Run("though the deposed leader still acknowledged", func(t *testing.T) {
