@@ -25,7 +25,7 @@ DEMO_FLAGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo test test-system fuzz bench bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo test test-system fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +64,10 @@ fuzz: ## run every fuzz target for FUZZTIME
 bench: build ## measure a cluster of real processes, with a line a GOAL (BENCH_FLAGS)
 	$(GO) run -buildvcs=false ./test/bench -bin $(BIN) $(BENCH_FLAGS)
 
+bench-log: build ## measure the local log beside its peers, and a node's storage (BENCH_FLAGS of the first)
+	cd test/benchlog && GOWORK=off $(GO) run -buildvcs=false . $(BENCH_FLAGS)
+	$(GO) run -buildvcs=false ./test/bench -bin $(BIN) -only catchup,memory -rounds 3
+
 bench-go: ## run the Go benchmarks, for benchstat (BENCH, PKG, TEST_FLAGS)
 	$(GO) test -run '^$$' -bench '$(BENCH)' -benchmem -p 1 $(TEST_FLAGS) $(PKG)
 
@@ -71,6 +75,7 @@ bench-go: ## run the Go benchmarks, for benchstat (BENCH, PKG, TEST_FLAGS)
 
 lint: $(LINT) ## golangci-lint with .golangci.yml
 	$(LINT) run $(PKG)
+	cd test/benchlog && GOWORK=off $(GO) vet ./...
 
 fmt: $(LINT) $(TOOLS)/gen.stamp ## format Go and .proto files
 	$(LINT) fmt

@@ -1,6 +1,7 @@
 // Command bench measures a cluster of real processes on this machine: what the
 // proxy costs beside the same work done straight on a node, and how long
-// produces stand still when a leader is killed.
+// produces stand still when a leader is killed; and, when asked, how fast a
+// follower catches up and how much memory a node takes.
 //
 // Each pair is measured in turn, round after round, and the medians are
 // compared, since nothing else is worth much on a machine that is shared. Every
@@ -31,7 +32,7 @@ func main() {
 	flag.IntVar(&b.kills, "kills", 50, "how many leaders are killed")
 	flag.IntVar(&b.records, "records", 400_000, "how many records a consumer reads")
 	flag.IntVar(&b.conns, "conns", 8, "connections that the producers share")
-	flag.StringVar(&only, "only", "produce,consume,failover", "what to measure")
+	flag.StringVar(&only, "only", "produce,consume,failover", "what to measure, of produce, consume, failover, catchup, memory")
 	flag.Usage = func() {
 		fmt.Fprint(flag.CommandLine.Output(), "Usage: bench [flags]\n\nMeasures three durable nodes and a proxy, all on this machine.\n\n")
 		flag.PrintDefaults()
@@ -67,8 +68,12 @@ func (b *bench) run(ctx context.Context, only []string) error {
 			err = b.with(ctx, b.consume)
 		case "failover":
 			err = b.with(ctx, b.failover)
+		case "catchup":
+			err = b.with(ctx, b.catchup)
+		case "memory":
+			err = b.with(ctx, b.memory)
 		default:
-			err = fmt.Errorf("-only %s: want produce, consume or failover", what)
+			err = fmt.Errorf("-only %s: want produce, consume, failover, catchup or memory", what)
 		}
 		if err != nil {
 			return err

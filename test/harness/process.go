@@ -136,6 +136,11 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
+// PeakMemory is the most memory the process has had resident, in bytes.
+func (p *Process) PeakMemory() (int64, error) {
+	return peakMemory(p.PID())
+}
+
 // CPU is the user and system time the running process has used.
 func (p *Process) CPU() (time.Duration, error) {
 	return cpuTime(p.PID())

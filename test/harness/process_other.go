@@ -13,3 +13,7 @@ func childAttr() *syscall.SysProcAttr { return nil }
 func cpuTime(int) (time.Duration, error) {
 	return 0, errors.New("the CPU time of a process is read on Linux only")
 }
+
+func peakMemory(int) (int64, error) {
+	return 0, errors.New("resident memory is only known on Linux")
+}
