@@ -23,7 +23,7 @@ type spare struct {
 // one sync, and returns when they are durable. A call that crosses the end of
 // a segment syncs the old one first. It keeps the entries' data, not the slice.
 //
-// *GapError, *TermError, *TooLargeError and *NoSpaceError change nothing; any
+// *GapError, *TermError, *TooLargeError, *DamagedError and *NoSpaceError change nothing; any
 // other failure is fatal, and after a crash any prefix may be there.
 func (l *Log) Append(entries []Entry) error { return l.report(l.append(entries)) }
 
@@ -35,6 +35,9 @@ func (l *Log) append(entries []Entry) error {
 	}
 	if len(entries) == 0 {
 		return nil
+	}
+	if err := l.refuse(); err != nil {
+		return err
 	}
 	// Only a holder of the writing lock changes last.
 	prev := l.last

@@ -23,12 +23,19 @@ func (l *Log) Entry(index uint64) (Entry, error) {
 			l.mu.RUnlock()
 			return e, nil
 		}
+		if d := l.inDamage(index); d != nil {
+			l.mu.RUnlock()
+			return Entry{}, d.corrupt(index)
+		}
 		s, shape := l.acquire(index), l.shape
 		l.mu.RUnlock()
 		e, err := s.entry(index)
 		s.handle.drop()
-		if err == nil || !l.reshaped(shape) {
-			return e, err
+		if err == nil {
+			return e, nil
+		}
+		if !l.reshaped(shape) {
+			return e, l.examine(index, err)
 		}
 		// A truncation took the file from under us: look again.
 	}

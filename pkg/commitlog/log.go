@@ -32,30 +32,41 @@ type Log struct {
 	lastCounter uint32   // upper half of the newest segment id; guarded by writing
 	durable     vfs.File // the durable-end file
 	durableBuf  [smallBytes]byte
-	buf         []byte  // encode buffer of Append, reused; guarded by writing
-	placed      []int64 // places of the frames of one Append, reused; guarded by writing
-	points      []point // likewise, of the frames not yet written
-	released    bool    // Close has closed the files; guarded by writing
+	buf         []byte     // encode buffer of Append, reused; guarded by writing
+	placed      []int64    // places of the frames of one Append, reused; guarded by writing
+	points      []point    // likewise, of the frames not yet written
+	released    bool       // Close has closed the files; guarded by writing
+	openEnd     durableEnd // of a quarantined log, as Open found it; zero: none; guarded by writing
 
 	publishing sync.Mutex
 	offsetFile *offsetFile // gets the next batch; nil: the next one makes it; guarded by publishing
 	offsetBuf  []byte      // encode buffer of Publish, reused; guarded by publishing
 	fresh      []batch     // batches of one Publish, reused; guarded by publishing
 
-	mu       sync.RWMutex
-	closed   bool
-	start    startRecord   // the log begins behind it
-	last     tail          // the newest durable entry; start when there is none
-	segments []*segment    // rising; replaced, never changed in place
-	cache    cache         // the newest entries
-	shape    uint64        // counts the changes that took entries away
-	sealed   []*offsetFile // rising; replaced, never changed in place
-	recent   []batch       // batches of offsetFile
-	visible  uint64        // offset the next record gets
-	lowest   uint64        // lowest readable offset
-	grew     chan struct{} // closed when visible or closed changes; nil while nobody waits
+	mu             sync.RWMutex
+	closed         bool
+	start          startRecord    // the log begins behind it
+	last           tail           // the newest durable entry; start when there is none
+	segments       []*segment     // rising; replaced, never changed in place
+	cache          cache          // the newest entries
+	shape          uint64         // counts the changes that took entries away
+	sealed         []*offsetFile  // rising; replaced, never changed in place
+	recent         []batch        // batches of offsetFile
+	visible        uint64         // offset the next record gets
+	lowest         uint64         // lowest readable offset
+	grew           chan struct{}  // closed when visible or closed changes; nil while nobody waits
+	damaged        []*damage      // rising, apart; replaced, never changed in place
+	damagedOffsets []OffsetDamage // rising; replaced, never changed in place
+	// quarantined is set by Open, and cleared when nothing above the newest
+	// checkpoint is damaged any more.
+	quarantined bool
+
+	scrubbed  Scrubbed   // guarded by mu
+	scrubbing sync.Mutex // held by the one pass of Scrub; taken before all others
+	examining sync.Mutex // one reader at a time looks how far damage goes; taken before all others
 
 	committed    atomic.Uint64 // never decreases
+	applied      atomic.Uint64 // see Applied
 	failed       atomic.Pointer[FatalError]
 	writingSince atomic.Int64 // unix ns; 0 while no write or sync is under way
 	lastSync     atomic.Int64 // ns
@@ -68,7 +79,8 @@ type tail struct{ index, term uint64 }
 
 // Open opens the log in o.Dir, made if absent, and recovers it: a torn tail is
 // cut, what was not known to be synced is written again. It returns a
-// *CorruptError, having changed nothing, when there is other damage.
+// *CorruptError, having changed nothing, when there is other damage, unless
+// Options.AllowDamage says otherwise.
 func Open(o Options) (_ *Log, err error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = DefaultSegmentBytes
@@ -102,6 +114,9 @@ func Open(o Options) (_ *Log, err error) {
 	}
 	if err := l.recoverOffsets(); err != nil {
 		return nil, fmt.Errorf("open offset index %s: %w", l.dir, err)
+	}
+	for _, d := range l.damaged {
+		l.tell(d)
 	}
 	return l, nil
 }
@@ -252,6 +267,10 @@ func (l *Log) Stats() Stats {
 	for _, f := range l.sealed {
 		s.OffsetBatches += uint64(f.count)
 	}
+	for _, d := range l.damaged {
+		s.Damaged += d.Entries()
+	}
+	s.Quarantined, s.Scrub = l.quarantined, l.scrubbed
 	segments := l.segments
 	l.mu.RUnlock()
 	for _, seg := range segments {

@@ -140,12 +140,8 @@ func (l *Log) createOffsetFile(first uint64) (*offsetFile, error) {
 		return nil, l.fatal("create", f.path, err)
 	}
 	f.handle = newHandle(file)
-	var h [offsetRecordBytes]byte
-	copy(h[:], offsetMagic)
-	binary.LittleEndian.PutUint64(h[8:], first)
-	binary.LittleEndian.PutUint64(h[16:], l.start.floor)
-	binary.LittleEndian.PutUint32(h[24:], crc(h[:24]))
-	if n, err := file.WriteAt(h[:], 0); err != nil || n < len(h) {
+	h := l.encodeOffsetHeader(first)
+	if n, err := file.WriteAt(h, 0); err != nil || n < len(h) {
 		return nil, l.fatal("write", f.path, errors.Join(shortWrite(err), f.handle.release()))
 	}
 	return f, nil

@@ -103,6 +103,7 @@ func (l *Log) unseal() error {
 	l.offsetFile = f
 	l.mu.Lock()
 	l.sealed = slices.Clone(l.sealed[:len(l.sealed)-1])
+	l.forgetOffsets(sealed.first, ^uint64(0))
 	l.recent, l.visible = recs, f.next
 	l.mu.Unlock()
 	if err := sealed.handle.release(); err != nil {
@@ -153,6 +154,9 @@ func (l *Log) publish(batches []Applied) error {
 		rest = rest[n:]
 	}
 	l.SetCommitted(applied)
+	if applied > l.applied.Load() {
+		l.applied.Store(applied)
+	}
 	return nil
 }
 
@@ -235,6 +239,10 @@ func (l *Log) placeOf(index uint64) (int64, error) {
 			l.mu.RUnlock()
 			return place, nil
 		}
+		if d := l.inDamage(index); d != nil && !d.Pinned {
+			l.mu.RUnlock()
+			return 0, d.corrupt(index)
+		}
 		s, shape := l.acquire(index), l.shape
 		l.mu.RUnlock()
 		p, _, err := s.find(index)
@@ -292,9 +300,16 @@ func (l *Log) rewind(next uint64) error {
 	if keep > 0 {
 		// The checkpoint holds it: it was applied.
 		l.SetCommitted(l.recent[keep-1].Index)
+		l.applied.Store(l.recent[keep-1].Index)
+	} else {
+		l.applied.Store(l.start.Index)
 	}
 	return nil
 }
+
+// Applied is an entry up to which the state machine is for sure: that of the
+// newest batch published, or kept by Rewind.
+func (l *Log) Applied() uint64 { return l.applied.Load() }
 
 // SyncOffsets makes the index durable as far as it is published: part of every
 // checkpoint. Publishing goes on meanwhile.

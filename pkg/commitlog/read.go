@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
 	"sort"
 	"sync"
@@ -32,8 +33,15 @@ func (l *Log) Read(off uint64, maxBytes int) ([]RecordBatch, error) {
 		shape := l.shape
 		l.mu.RUnlock()
 		out, err := l.read(off, maxBytes, room)
-		if err == nil || !l.reshaped(shape) {
-			return out, err
+		if err == nil {
+			return out, nil
+		}
+		if !l.reshaped(shape) {
+			var corrupt *CorruptError
+			if errors.As(err, &corrupt) && corrupt.Index != 0 {
+				err = l.examine(corrupt.Index, err)
+			}
+			return nil, err
 		}
 		// Retention or a reset took the file from under us: look again.
 	}
@@ -71,6 +79,10 @@ func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, erro
 	if first <= l.start.Index || first > l.last.index {
 		l.mu.RUnlock()
 		return nil, l.misplaced(&found[0])
+	}
+	if d := l.inDamage(first); d != nil {
+		l.mu.RUnlock()
+		return nil, d.corrupt(first)
 	}
 	s := l.acquire(first)
 	// Batches of the next segment are for the next Read.
@@ -118,12 +130,15 @@ func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
 	defer f.handle.drop()
 	i, err := f.search(func(b *batch) bool { return b.FirstOffset > off })
 	if err != nil {
-		return dst, err
+		return dst, l.blame(f, err)
 	}
 	for i--; i < f.count; i++ {
 		b, err := f.at(max(i, 0))
+		if err != nil && len(dst) > 0 {
+			break // the next Read reports it
+		}
 		if err != nil {
-			return dst, err
+			return dst, l.blame(f, err)
 		}
 		if maxBytes -= int(b.Len); maxBytes < 0 && len(dst) > 0 {
 			break

@@ -47,9 +47,27 @@ func (l *Log) recoverEntries() error {
 	if !hasEnd || d.index < l.start.Index {
 		d = durableEnd{}
 	}
-	if err := l.recoverSegments(d); err != nil {
+	return l.settleSegments(d)
+}
+
+// settleSegments recovers the segments, or quarantines the log, if it may.
+func (l *Log) settleSegments(d durableEnd) error {
+	l.openEnd = d
+	if err := l.restoreHeaders(); err != nil {
 		return err
 	}
+	err := l.recoverSegments(d)
+	if err == nil {
+		err = l.reaches(d)
+	}
+	if l.options.AllowDamage && isCorrupt(err) {
+		return l.quarantine(d, err)
+	}
+	return err
+}
+
+// reaches reports a log that ends before what was durable.
+func (l *Log) reaches(d durableEnd) error {
 	if known := max(d.index, l.options.VerifiedTo); l.last.index < known {
 		return &CorruptError{Path: l.dir, Index: l.last.index + 1,
 			Reason: fmt.Sprintf("the log ends at entry %d, but %d was durable", l.last.index, known)}
@@ -93,7 +111,7 @@ func (l *Log) openSegments(names []string) error {
 			}
 			continue
 		}
-		s, err := openSegment(l.fs, l.dir, name, first, id)
+		s, err := openSegment(l.fs, l.dir, name, first, id, l.options.AllowDamage)
 		if err != nil {
 			return err
 		}
@@ -112,8 +130,6 @@ func (l *Log) openSegments(names []string) error {
 	}
 	for i, s := range l.segments {
 		switch {
-		case i == 0 && s.prevIndex > l.start.Index:
-			return s.corrupt(point{s.first, 0}, fmt.Sprintf("entries from %d on are missing before it", l.start.Index+1))
 		case i > 0 && s.first == l.segments[i-1].first:
 			return s.corrupt(point{s.first, 0}, "two segments begin at this entry")
 		case i > 0 && s.id < l.segments[i-1].id:
@@ -128,12 +144,15 @@ func (l *Log) openSegments(names []string) error {
 // checkpoint, and settles the last one's tail.
 func (l *Log) recoverSegments(d durableEnd) error {
 	above := max(l.options.VerifiedTo, l.start.Index)
+	if len(l.segments) > 0 && l.segments[0].prevIndex > l.start.Index {
+		s := l.segments[0]
+		return s.corrupt(point{s.first, 0}, fmt.Sprintf("entries from %d on are missing before it", l.start.Index+1))
+	}
 	for i, s := range l.segments {
 		if i+1 == len(l.segments) {
 			return l.recoverTail(s, d)
 		}
 		next := l.segments[i+1]
-		l.last = tail{next.prevIndex, next.prevTerm}
 		if next.prevIndex <= above {
 			continue // not read
 		}
@@ -144,10 +163,13 @@ func (l *Log) recoverSegments(d durableEnd) error {
 		if v.damage != "" {
 			return s.corrupt(v.next, v.damage+", and a later segment exists")
 		}
-		if v.last.index != next.prevIndex || v.last.term != next.prevTerm {
+		if v.last.index != next.prevIndex || v.last.term != next.prevTerm && !next.headless {
 			return next.corrupt(point{next.first, 0}, "does not follow the segment before it")
 		}
 	}
+	l.mu.Lock()
+	l.last = tail{l.start.Index, l.start.Term}
+	l.mu.Unlock()
 	return l.syncDir()
 }
 
@@ -243,7 +265,9 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 		}
 	}
 	l.SetCommitted(min(v.commit, v.last.index))
+	l.mu.Lock()
 	l.last = v.last
+	l.mu.Unlock()
 	end := durableEnd{index: v.last.index, term: v.last.term, id: s.id, place: v.next.place}
 	switch {
 	case v.damage == "":
@@ -253,7 +277,9 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 		if err := l.bound(s, d); err != nil {
 			return err
 		}
-		l.segments = l.segments[:len(l.segments)-1]
+		l.mu.Lock()
+		l.segments = slices.Clone(l.segments[:len(l.segments)-1])
+		l.mu.Unlock()
 		if err := l.discard(s); err != nil {
 			return err
 		}

@@ -18,6 +18,7 @@ type window struct {
 	off  int64 // place of buf
 	buf  []byte
 	room []byte
+	pace func(bytes int64) error // nil: as fast as it goes
 }
 
 var windowPool = sync.Pool{New: func() any { return &window{room: make([]byte, windowBytes)} }}
@@ -48,6 +49,12 @@ func (w *window) at(place, n int64) ([]byte, error) {
 			w.room = make([]byte, n)
 		}
 		w.buf, w.off = w.room[:min(int64(len(w.room)), w.end-place)], place
+		if w.pace != nil {
+			if err := w.pace(int64(len(w.buf))); err != nil {
+				w.buf = nil
+				return nil, err
+			}
+		}
 		if err := readFull(w.file, w.buf, place); err != nil {
 			w.buf = nil
 			return nil, fmt.Errorf("read %s at %d: %w", w.path, place, err)

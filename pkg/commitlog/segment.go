@@ -48,6 +48,7 @@ type segment struct {
 	prevTerm  uint64
 	handle    *handle
 	trust     bool // a planted bug: payloads are not verified
+	headless  bool // its header does not verify: prevTerm is not known; guarded by Log.mu
 
 	// The rest changes while readers look, and is guarded by mu, which is
 	// never held across I/O.
@@ -96,15 +97,20 @@ func encodeSegmentHeader(first, prevIndex, prevTerm, id uint64) []byte {
 }
 
 // openSegment opens the segment called name for reading and writing and checks
-// its header.
-func openSegment(fsys vfs.FS, dir, name string, first, id uint64) (*segment, error) {
+// its header. One that is damaged makes it headless, where that is allowed.
+func openSegment(fsys vfs.FS, dir, name string, first, id uint64, headless bool) (*segment, error) {
 	p := dir + "/" + name
 	f, err := fsys.OpenReadWrite(p)
 	if err != nil {
 		return nil, fmt.Errorf("open segment %s: %w", p, err)
 	}
 	s := &segment{name: name, path: p, id: id, first: first, handle: newHandle(f)}
-	if err := s.readHeader(); err != nil {
+	err = s.readHeader()
+	if headless && isCorrupt(err) {
+		s.headless, s.prevIndex, s.prevTerm = true, first-1, 0
+		return s, nil
+	}
+	if err != nil {
 		return nil, errors.Join(err, s.handle.release())
 	}
 	return s, nil

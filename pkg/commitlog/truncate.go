@@ -26,6 +26,9 @@ func (l *Log) truncateSuffix(from uint64) error {
 	if c := l.committed.Load(); from <= c && !l.options.Planted.CutCommitted {
 		return &CommittedError{From: from, Committed: c}
 	}
+	if err := l.refuse(); err != nil {
+		return err
+	}
 	if err := l.preallocate(0, l.options.SegmentBytes); err != nil {
 		return err
 	}
@@ -37,19 +40,29 @@ func (l *Log) truncateSuffix(from uint64) error {
 	}
 	// A crash inside the cut may leave any part of what is cut.
 	end.cut = 1
+	return l.cutAt(n, from, end)
+}
+
+// cutAt drops the entries from the one called from on, which is, or would be,
+// at end in the segment n; -1: in none.
+func (l *Log) cutAt(n int, from uint64, end durableEnd) error {
 	if err := l.lowerDurable(end); err != nil {
 		return err
 	}
+	var s *segment
 	keep := n + 1
-	if from == s.first {
-		keep = n
+	if n >= 0 {
+		if s = l.segments[n]; from == s.first {
+			keep = n
+		}
 	}
 	gone := l.segments[keep:]
 	l.mu.Lock()
 	l.cache.truncate(from)
 	l.last = tail{end.index, end.term}
+	l.forgetDamage(from)
 	l.segments = slices.Clone(l.segments[:keep])
-	if keep > n {
+	if keep > n && s != nil {
 		// With the shape: who looks for an entry from now on reads no further than
 		// the file will reach, and who began before looks again.
 		s.cut(from, end.place)
@@ -68,12 +81,12 @@ func (l *Log) truncateSuffix(from uint64) error {
 			return err
 		}
 	}
-	if keep == n {
+	if keep == n || s == nil {
 		return nil
 	}
 	if l.options.Planted.AppendAfterCut {
-		s.size, err = s.handle.file.Size()
-		l.active = s
+		size, err := s.handle.file.Size()
+		s.size, l.active = size, s
 		return err
 	}
 	if err := s.handle.file.Truncate(end.place); err != nil {
@@ -138,6 +151,9 @@ func (l *Log) reset(s Start) error {
 	l.segments, l.sealed, l.recent = nil, nil, nil
 	l.cache = cache{limit: l.options.CacheBytes}
 	l.visible, l.lowest = s.Offset, s.Offset
+	l.setDamage(nil)
+	l.setDamagedOffsets(nil)
+	l.quarantined, l.openEnd = false, durableEnd{}
 	l.shape++
 	l.wake()
 	l.mu.Unlock()
@@ -214,6 +230,10 @@ func (l *Log) setStart(s Start) error {
 	l.segments = slices.Clone(l.segments[n:])
 	l.sealed = slices.Clone(l.sealed[m:])
 	l.lowest = max(l.lowest, s.Offset)
+	l.forgetDamage(^uint64(0))
+	if m > 0 {
+		l.forgetOffsets(0, files[m-1].next)
+	}
 	l.shape++
 	l.mu.Unlock()
 	l.SetCommitted(s.Index)

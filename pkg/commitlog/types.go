@@ -42,6 +42,16 @@ type Options struct {
 	// before anything is verified: the Reset that a crash interrupted.
 	Reset *Start
 
+	// AllowDamage lets Open succeed over damage that no crash explains, where it
+	// is such that Repair can mend it: the log is then quarantined, see Damage.
+	// Without it Open returns a *CorruptError.
+	AllowDamage bool
+	// OnDamage is called for each run of entries found damaged, at Open and
+	// later, from the goroutine that found it, holding no lock. May be nil.
+	OnDamage func(Damage)
+	// OnOffsetDamage is the same for files of the offset index.
+	OnOffsetDamage func(OffsetDamage)
+
 	// OnFatal is called once, from the goroutine that met the first failure,
 	// holding no lock of the log. It may end that goroutine. May be nil.
 	OnFatal func(error)
@@ -98,4 +108,7 @@ type Stats struct {
 	LastSync      time.Duration // how long the newest fdatasync of a segment took
 	WritingSince  time.Time     // when the write or sync under way began; zero: none is
 	OffsetBatches uint64        // batches in the offset index, all its files together
+	Damaged       uint64        // entries known to be damaged
+	Quarantined   bool          // damage keeps the log from taking entries
+	Scrub         Scrubbed
 }

@@ -35,6 +35,7 @@ type checkpoints struct {
 	mu     sync.Mutex
 	list   []*checkpoint // ascending by index
 	base   uint64        // index of the checkpoint the log starts at, 0: none
+	bad    []string      // files that did not verify
 }
 
 // openCheckpoints reads the headers of all checkpoints, and the whole of the
@@ -53,6 +54,7 @@ func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints
 		h, err := c.readHeader(n)
 		if err != nil {
 			logger.Warn("checkpoint ignored", "file", n, "err", err)
+			c.bad = append(c.bad, n)
 			continue
 		}
 		if byIndex[h.index] == nil {
@@ -63,10 +65,11 @@ func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints
 	sort.Slice(c.list, func(i, j int) bool { return c.list[i].index < c.list[j].index })
 	for len(c.list) > 0 {
 		h := c.list[len(c.list)-1]
-		if _, _, err := c.read(h); err == nil {
+		_, _, err := c.read(h)
+		if err == nil {
 			break
 		}
-		c.list = c.list[:len(c.list)-1]
+		c.spoiled(h, err)
 	}
 	return c, nil
 }
@@ -111,13 +114,13 @@ func (c *checkpoints) read(h *checkpoint) (raft.Configuration, []byte, error) {
 }
 
 // settle fits the set to the opened log: what lies below its start goes.
-func (c *checkpoints) settle(start commitlog.Start, last uint64) error {
+func (c *checkpoints) settle(start commitlog.Start, last uint64, damage bool) error {
 	newest := c.newest()
 	if newest != nil && newest.index > last {
 		return &CorruptError{Path: path.Join(c.dir, newest.name),
 			Reason: fmt.Sprintf("it is at entry %d, but the log ends at %d", newest.index, last)}
 	}
-	if start.Index > 0 && newest == nil {
+	if start.Index > 0 && newest == nil && !damage {
 		return &CorruptError{Path: c.dir,
 			Reason: fmt.Sprintf("the log starts after entry %d, and no checkpoint from there on is readable", start.Index)}
 	}

@@ -53,6 +53,13 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 			return nil
 		}
 		return raft.ErrLogNotFound
+	case isDamage(err):
+		err = &DamageError{Err: fmt.Errorf("read entry %d: %w", index, err)}
+		if index > s.log.Applied() {
+			// Raft may want it to apply it, and would panic.
+			s.Fail(err)
+		}
+		return err // a follower that needs it has to wait for the repair
 	case err != nil:
 		s.Fail(fmt.Errorf("read entry %d: %w", index, err))
 	}
@@ -61,6 +68,13 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 		out.AppendedAt = time.Unix(0, e.AppendedAt)
 	}
 	return nil
+}
+
+// isDamage tells what can be repaired from a disk that fails.
+func isDamage(err error) bool {
+	var corrupt *commitlog.CorruptError
+	var damaged *commitlog.DamagedError
+	return errors.As(err, &corrupt) || errors.As(err, &damaged)
 }
 
 func (s *Store) dummy(index uint64, out *raft.Log) bool {
@@ -96,6 +110,8 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 		// answers that it has not got the entries.
 		s.full.Add(1)
 		return err
+	case isDamage(err):
+		s.Fail(&DamageError{Err: fmt.Errorf("store entries: %w", err)})
 	case err != nil:
 		// After a cut even a full disk is fatal: Raft goes on believing that it
 		// has what it cut, until entries are stored in its place.
@@ -124,6 +140,8 @@ func (s *Store) DeleteRange(first, last uint64) error {
 	case errors.As(err, &full):
 		s.full.Add(1)
 		return err
+	case isDamage(err):
+		s.Fail(&DamageError{Err: fmt.Errorf("truncate from entry %d: %w", first, err)})
 	case err != nil:
 		s.Fail(fmt.Errorf("truncate from entry %d: %w", first, err))
 	}

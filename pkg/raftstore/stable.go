@@ -6,9 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"sort"
 	"sync"
+
+	"github.com/hashicorp/go-hclog"
 
 	"github.com/logd-io/logd/pkg/vfs"
 )
@@ -49,13 +52,21 @@ type stable struct {
 	file vfs.File
 	path string
 	seq  uint64            // of the newest slot, which is slot seq%2
-	vals map[string][]byte // as the newest slot has them
+	vals map[string][]byte // as the newest slot that verifies has them
+	bad  error             // why the newest slot cannot be known, if so
 }
 
-func openStable(fsys vfs.FS, name string) (_ *stable, err error) {
+// openStable opens the file, made if absent. Where damage is allowed, a file
+// that is missing or has a slot that does not verify is one that replace mends;
+// the caller tells that it should be there.
+func openStable(fsys vfs.FS, name string, damage, lost bool) (_ *stable, err error) {
 	s := &stable{path: name, vals: make(map[string][]byte)}
 	_, err = fsys.Stat(name)
 	if errors.Is(err, fs.ErrNotExist) {
+		if lost {
+			s.bad = &CorruptError{Path: name, Reason: "missing, but there is a log"}
+			return s, nil
+		}
 		b := make([]byte, stableSize)
 		copy(b, encodeSlot(0, nil))
 		copy(b[slotPlace:], encodeSlot(1, nil))
@@ -75,11 +86,18 @@ func openStable(fsys vfs.FS, name string) (_ *stable, err error) {
 	for slot := range uint64(2) {
 		b := make([]byte, slotBytes)
 		if n, err := s.file.ReadAt(b, int64(slot)*slotPlace); n < len(b) {
-			return nil, &CorruptError{Path: name, Reason: fmt.Sprintf("slot %d: %v", slot, err)}
+			if !damage {
+				return nil, &CorruptError{Path: name, Reason: fmt.Sprintf("slot %d: %v", slot, err)}
+			}
+			b = nil
 		}
 		seq, vals, err := decodeSlot(b)
 		if err != nil || seq%2 != slot {
-			return nil, &CorruptError{Path: name, Reason: fmt.Sprintf("slot %d does not verify", slot)}
+			s.bad = &CorruptError{Path: name, Reason: fmt.Sprintf("slot %d does not verify", slot)}
+			if !damage {
+				return nil, s.bad
+			}
+			continue
 		}
 		if seq >= s.seq {
 			s.seq, s.vals = seq, vals
@@ -183,6 +201,9 @@ func (s *stable) uint64(key string) uint64 {
 func (s *stable) term() uint64 { return s.uint64(keyCurrentTerm) }
 
 func (s *stable) voted() bool {
+	if s.damage() != nil {
+		return true // nobody knows better
+	}
 	_, ok := s.get(keyLastVoteCand)
 	return ok || s.uint64(keyLastVoteTerm) != 0
 }
@@ -190,11 +211,93 @@ func (s *stable) voted() bool {
 // known says whether Raft ever stored anything that must not be forgotten.
 func (s *stable) known() bool { return s.term() > 0 || s.voted() }
 
-func (s *stable) close() error { return s.file.Close() }
+// scrub verifies both slots on the disk. The values are known as long as the
+// file is open, so a slot that does not verify is written again with them.
+func (s *stable) scrub(logger hclog.Logger) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.bad != nil {
+		return nil
+	}
+	for slot := range uint64(2) {
+		b := make([]byte, slotBytes)
+		n, err := s.file.ReadAt(b, int64(slot)*slotPlace)
+		if n == len(b) {
+			seq, _, bad := decodeSlot(b)
+			if bad == nil && (seq == s.seq || seq+1 == s.seq) && seq%2 == slot {
+				continue
+			}
+		} else if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read %s: %w", s.path, err)
+		}
+		logger.Warn("a slot of the term and vote is damaged and written again", "file", s.path, "slot", slot)
+		seq := s.seq
+		if seq%2 != slot {
+			seq-- // the older one, with the newer values: it is never read while the other verifies
+		}
+		if _, err := s.file.WriteAt(encodeSlot(seq, s.vals), int64(slot)*slotPlace); err != nil {
+			return fmt.Errorf("write %s: %w", s.path, err)
+		}
+		if err := s.file.Sync(); err != nil {
+			return fmt.Errorf("sync %s: %w", s.path, err)
+		}
+	}
+	return nil
+}
+
+// damage is why Raft may not use the file, if so.
+func (s *stable) damage() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bad
+}
+
+// floor is the highest term that what verifies of the file shows.
+func (s *stable) floor() uint64 { return max(s.term(), s.uint64(keyLastVoteTerm)) }
+
+// replace makes the file anew, with a term and no vote.
+func (s *stable) replace(fsys vfs.FS, term uint64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	vals := map[string][]byte{keyCurrentTerm: binary.BigEndian.AppendUint64(nil, term)}
+	b := make([]byte, stableSize)
+	copy(b, encodeSlot(2, vals))
+	copy(b[slotPlace:], encodeSlot(1, vals))
+	if err := vfs.WriteFileAtomic(fsys, s.path, b); err != nil {
+		return fmt.Errorf("replace %s: %w", s.path, err)
+	}
+	f, err := fsys.OpenReadWrite(s.path)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", s.path, err)
+	}
+	if s.file != nil {
+		if err := s.file.Close(); err != nil {
+			return errors.Join(fmt.Errorf("close %s: %w", s.path, err), f.Close())
+		}
+	}
+	s.file, s.seq, s.vals, s.bad = f, 2, vals, nil
+	return nil
+}
+
+func (s *stable) close() error {
+	if s.file == nil {
+		return nil
+	}
+	return s.file.Close()
+}
+
+// enterStable is enter for a call that needs the term and the vote.
+func (s *Store) enterStable() {
+	s.enter()
+	if bad := s.stable.damage(); bad != nil {
+		defer s.leave()
+		s.Fail(&DamageError{Err: bad})
+	}
+}
 
 // Set implements raft.StableStore. The value is durable on return.
 func (s *Store) Set(key, val []byte) error {
-	s.enter()
+	s.enterStable()
 	defer s.leave()
 	if err := s.stable.set(string(key), val); err != nil {
 		s.Fail(err)
@@ -204,7 +307,7 @@ func (s *Store) Set(key, val []byte) error {
 
 // Get implements raft.StableStore. A missing key's error reads "not found".
 func (s *Store) Get(key []byte) ([]byte, error) {
-	s.enter()
+	s.enterStable()
 	defer s.leave()
 	v, ok := s.stable.get(string(key))
 	if !ok {
@@ -220,7 +323,7 @@ func (s *Store) SetUint64(key []byte, val uint64) error {
 
 // GetUint64 implements raft.StableStore.
 func (s *Store) GetUint64(key []byte) (uint64, error) {
-	s.enter()
+	s.enterStable()
 	defer s.leave()
 	v, ok := s.stable.get(string(key))
 	if !ok {

@@ -33,6 +33,13 @@ type Options struct {
 	SegmentBytes int64
 	CacheBytes   int64
 
+	// AllowDamage lets Open succeed over damage that can be repaired: see Damage.
+	AllowDamage bool
+	// OnDamage is called when a run of entries, or a file of the offset index, is
+	// found damaged, at Open and later, from the goroutine that found it. It must
+	// not block, nor call back into the store.
+	OnDamage func()
+
 	// OnFatal is called once, with the first fatal fault, from the goroutine
 	// that met it. It must not call back into the store, nor wait for Raft.
 	OnFatal func(error)
@@ -54,6 +61,7 @@ var ErrPrefix = errors.New("raft may only truncate the end of the log")
 
 // Store is raft.LogStore and raft.StableStore; Snapshots gives the third.
 type Store struct {
+	fs     vfs.FS
 	log    *commitlog.Log
 	stable *stable
 	checks *checkpoints
@@ -85,7 +93,7 @@ var (
 // checkpoint that a crash interrupted, and refuses damage with a CorruptError of
 // this package or of commitlog.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{logger: o.Logger, onFatal: o.OnFatal}
+	s := &Store{fs: o.FS, logger: o.Logger, onFatal: o.OnFatal}
 	if s.logger == nil {
 		s.logger = hclog.NewNullLogger()
 	}
@@ -99,10 +107,12 @@ func Open(o Options) (_ *Store, err error) {
 	if err := removeTemps(o.FS, o.Dir, dir); err != nil {
 		return nil, err
 	}
-	if err := whole(o.FS, o.Dir); err != nil {
+	err = whole(o.FS, o.Dir)
+	lost := o.AllowDamage && isCorrupt(err)
+	if err != nil && !lost {
 		return nil, err
 	}
-	if s.stable, err = openStable(o.FS, path.Join(o.Dir, stableFile)); err != nil {
+	if s.stable, err = openStable(o.FS, path.Join(o.Dir, stableFile), o.AllowDamage, lost); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -119,7 +129,11 @@ func Open(o Options) (_ *Store, err error) {
 	lo := commitlog.Options{
 		FS: o.FS, Dir: path.Join(o.Dir, logDir),
 		SegmentBytes: o.SegmentBytes, CacheBytes: o.CacheBytes,
-		OnFatal: s.failed, Logger: s.logger.Named("log"), Registerer: o.Registerer, Planted: o.Planted,
+		AllowDamage: o.AllowDamage, OnFatal: s.failed, Logger: s.logger.Named("log"), Registerer: o.Registerer, Planted: o.Planted,
+	}
+	if o.OnDamage != nil {
+		lo.OnDamage = func(commitlog.Damage) { o.OnDamage() }
+		lo.OnOffsetDamage = func(commitlog.OffsetDamage) { o.OnDamage() }
 	}
 	newest := s.checks.newest()
 	if newest != nil {
@@ -136,7 +150,7 @@ func Open(o Options) (_ *Store, err error) {
 			err = errors.Join(err, s.log.Close())
 		}
 	}()
-	if err := s.checks.settle(s.log.Start(), s.log.Last()); err != nil {
+	if err := s.checks.settle(s.log.Start(), s.log.Last(), o.AllowDamage); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -157,6 +171,12 @@ func whole(fsys vfs.FS, dir string) error {
 		return nil
 	}
 	return err
+}
+
+// isCorrupt tells damage from a disk that does not read.
+func isCorrupt(err error) bool {
+	var c *CorruptError
+	return errors.As(err, &c)
 }
 
 // removeTemps deletes what an interrupted WriteFileAtomic left in dirs.
