@@ -21,6 +21,7 @@ type engine struct {
 	trans *transport
 	fsm   *fsm
 	batch *batcher
+	reads *reads
 
 	voters voters // how their disks stand
 
@@ -46,6 +47,7 @@ func (r *Replica) startEngine() (err error) {
 		done:     make(chan struct{}),
 		stop:     make(chan struct{}),
 	}
+	e.reads = newReads(e.readRound, r.older)
 	snaps := r.store.Snapshots()
 	log := r.store.Log()
 	e.fsm = &fsm{
@@ -56,7 +58,7 @@ func (r *Replica) startEngine() (err error) {
 	e.trans = &transport{
 		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
-		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install,
+		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install, reads: e.reads,
 		takes: r.reserve.admit, low: r.reserve.low, full: r.store.Full, answered: e.voters.heard,
 	}
 	e.trans.open()
@@ -112,6 +114,7 @@ func (r *Replica) stopEngine() {
 	close(e.done)
 	close(e.stop)
 	if !r.hung.Load() {
+		e.reads.rounds.Close()
 		e.wg.Wait()
 	}
 	r.publish(r.idleView())
@@ -127,6 +130,7 @@ func poke(c chan struct{}) {
 
 // moved follows every batch of applied entries, on Raft's goroutine.
 func (e *engine) moved(d due) {
+	e.reads.advance()
 	if d.checkpoint || d.retain {
 		poke(e.maintain)
 	}

@@ -17,6 +17,7 @@ const (
 	NoReserve    Switch = "reserve of disk space"
 	NoRefused    Switch = "peers without room get what comes before records"
 	NoLast       Switch = "the records in flight are taken without room"
+	OlderAnswers Switch = "reads count answers to what was sent after they began"
 )
 
 // Without turns rules off. It must come before Run.
@@ -41,6 +42,8 @@ func (r *Replica) Without(off ...Switch) {
 			r.rules.refused = false
 		case NoLast:
 			r.reserve.most = 0
+		case OlderAnswers:
+			r.older = true
 		case Replay:
 			r.replayed = true
 		}

@@ -29,6 +29,7 @@ type cluster struct {
 	t    testing.TB
 	conf func(*replica.Config)
 	off  []replica.Switch
+	wrap func(from, to string, conn net.Conn) net.Conn // what a dialer gets, if set
 
 	mu    sync.Mutex
 	nodes map[string]*node         // guarded by mu
@@ -103,6 +104,9 @@ func (c *cluster) dial(from, to string) (net.Conn, error) {
 	c.live[[2]string{from, to}] = append(c.live[[2]string{from, to}], near)
 	c.mu.Unlock()
 	r.Accept(far, replica.NameOf(from))
+	if c.wrap != nil {
+		return c.wrap(from, to, near), nil
+	}
 	return near, nil
 }
 

@@ -19,6 +19,8 @@ type metrics struct {
 	diskReserve prometheus.Gauge
 	diskLow     prometheus.Gauge
 	diskRefused prometheus.Counter
+	reads       prometheus.Histogram
+	readSeconds prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -52,11 +54,21 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		diskReserve: gauge("disk_reserve_bytes", "Bytes below which this node counts as low on disk."),
 		diskLow:     gauge("disk_low", "1 while this node is below its reserve of disk space."),
 		diskRefused: counter("disk_refused_total", "Batches this leader refused since too many disks were below their reserve."),
+		reads: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "logd", Subsystem: "replica", Name: "read_index_calls",
+			Help:    "Linearizable reads that one confirmed round of the leader served; the count is of rounds.",
+			Buckets: prometheus.ExponentialBuckets(1, 4, 7),
+		}),
+		readSeconds: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "logd", Subsystem: "replica", Name: "read_index_seconds",
+			Help:    "How long the leader took to confirm a round of linearizable reads.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 7),
+		}),
 	}
 	if reg != nil {
 		reg.MustRegister(m.inFlight, m.leader, m.term, m.entryBytes, batches,
 			m.unknown, m.overloaded, m.checkpoints, m.installs,
-			m.diskFree, m.diskReserve, m.diskLow, m.diskRefused)
+			m.diskFree, m.diskReserve, m.diskLow, m.diskRefused, m.reads, m.readSeconds)
 	}
 	return m
 }

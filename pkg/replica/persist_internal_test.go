@@ -22,7 +22,7 @@ func TestPersistEnds(t *testing.T) {
 		dials := 0
 		a := &transport{
 			id: "a.00000001", cluster: transportCluster, logger: hclog.NewNullLogger(), rules: allRules,
-			start: func() (uint64, uint64) { return 0, 0 }, flip: func() {},
+			start: func() (uint64, uint64) { return 0, 0 }, flip: func() {}, reads: newReads(nil, false),
 			dial:       func(context.Context, string) (net.Conn, error) { dials++; return nil, errors.New("refused") },
 			replicates: func(id string, term uint64) bool { return wanted.Load() && id == "b.00000002" && term == 3 },
 		}

@@ -54,17 +54,16 @@ func (r *Replica) WaitPosition(ctx context.Context, position uint64, bound time.
 	if position <= log.Visible() {
 		return nil
 	}
-	if e := r.engine.Load(); e != nil && r.View().IsLeader {
+	if r.View().IsLeader {
 		// A leader that lost its cluster without knowing must not say this. The
 		// check costs a heartbeat, on a path that is an error anyway.
 		ctx, cancel := context.WithTimeout(ctx, max(bound, r.cfg.Heartbeat))
-		err := await(ctx, e.raft.VerifyLeader(), e.done)
+		visible, err := r.ReadIndex(ctx)
 		cancel()
-		visible := log.Visible()
 		switch {
-		case position <= visible:
+		case position <= log.Visible():
 			return nil
-		case err == nil && r.View().IsLeader:
+		case err == nil:
 			return &PositionUnknownError{Visible: visible}
 		}
 	}

@@ -29,6 +29,7 @@ type Replica struct {
 	rules    rules     // allRules, but for tests
 	reserve  *reserve  // of disk space
 	replayed bool      // test switch, see fsm
+	older    bool      // test switch, see reads
 
 	// life serialises what starts and stops Raft; the fields after it are
 	// guarded by it.

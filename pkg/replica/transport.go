@@ -64,6 +64,7 @@ type transport struct {
 	// install decides about a checkpoint a leader sends; it answers the RPC, or
 	// leaves it unanswered when Raft is about to be stopped.
 	install func(rpc raft.RPC, req *raft.InstallSnapshotRequest, state []byte)
+	reads   *reads // learns who answers as this node's follower
 
 	// takes refuses entries that this node has no room for, and low says that it
 	// tells its leader of that; full counts what the store refused for its disk.
@@ -148,6 +149,15 @@ func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	if t.rules.shorten {
 		shorten(req, maxAppendBytes)
 	}
+	started := t.reads.started()
+	err := t.appendEntries(id, addr, req, resp)
+	if err == nil && resp.Success && resp.Term == req.Term {
+		t.reads.acknowledged(string(id), req.Term, started)
+	}
+	return err
+}
+
+func (t *transport) appendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
 	call := func() error {
 		err := t.out.AppendEntries(id, addr, req, resp)
 		if t.answered != nil {

@@ -22,7 +22,7 @@ func link(t *testing.T, r rules) (a, b *transport) {
 	for i := range ts {
 		ts[i] = &transport{
 			id: ids[i], cluster: transportCluster, logger: hclog.NewNullLogger(), rules: r,
-			start: func() (uint64, uint64) { return 0, 0 }, flip: func() {},
+			start: func() (uint64, uint64) { return 0, 0 }, flip: func() {}, reads: newReads(nil, false),
 			dial: func(context.Context, string) (net.Conn, error) {
 				near, far := net.Pipe()
 				ts[1-i].accept(far, NameOf(ids[i]))
