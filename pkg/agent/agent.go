@@ -57,6 +57,7 @@ type Agent struct {
 	listener net.Listener
 	admin    *telemetry.Admin
 	pilot    *autopilot.Pilot
+	leader   leaderLine
 	addrs    Addrs
 
 	waitsFor atomic.Pointer[string] // what a node in no cluster waits for
@@ -203,6 +204,7 @@ func (a *Agent) checkKept(dir string) error {
 }
 
 func (a *Agent) openServer() (err error) {
+	a.open.push(&a.leader) // the server asks over it
 	a.server, err = server.New(server.Config{
 		NodeID:               a.id,
 		Version:              a.deps.Version,
@@ -211,6 +213,7 @@ func (a *Agent) openServer() (err error) {
 		Promises:             a.boot,
 		TLS:                  a.tls,
 		Addresses:            a.address,
+		ReadIndex:            a.readIndex,
 		RaftConn:             a.replica.Accept,
 		MaxRecordBytes:       int(a.cfg.Log.MaxRecordSize),
 		MaxConcurrentStreams: uint32(a.cfg.Limits.MaxConcurrentStreams),

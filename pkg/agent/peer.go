@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
@@ -30,12 +31,19 @@ func (a *Agent) handshake(ctx context.Context, raw net.Conn, alpn, name string) 
 	return conn, nil
 }
 
-// call makes one call to the node at addr, whose certificate must have that name.
-func (a *Agent) call(ctx context.Context, addr, name string, f func(context.Context, nodev1.NodeClient) error) error {
-	conn, err := grpc.NewClient("passthrough:///"+addr,
+// connect makes a connection to the node at addr, whose certificate must have that
+// name. Nothing is dialled before it is used.
+func (a *Agent) connect(addr, name string) (*grpc.ClientConn, error) {
+	return grpc.NewClient("passthrough:///"+addr,
 		grpc.WithTransportCredentials(credentials.NewTLS(a.tls.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, name))),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return a.deps.Dial(ctx, "tcp", addr) }),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: peerTimeout}),
 	)
+}
+
+// call makes one call to the node at addr, whose certificate must have that name.
+func (a *Agent) call(ctx context.Context, addr, name string, f func(context.Context, nodev1.NodeClient) error) error {
+	conn, err := a.connect(addr, name)
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,8 @@ type Replica interface {
 	// Submit takes a batch in call order and does not wait for Raft.
 	Submit(b replica.Batch) (Pending, error)
 	WaitPosition(ctx context.Context, position uint64, bound time.Duration) error
+	// ReadIndex gives, on the leader, the position a linearizable read has to see.
+	ReadIndex(ctx context.Context) (position uint64, err error)
 	View() replica.View
 	// Changes is closed at the next change of View.
 	Changes() <-chan struct{}
@@ -88,6 +90,9 @@ type Config struct {
 	TLS      *tlsconf.Source
 	// Addresses is host:port of a node's RPC listener, "" when unknown.
 	Addresses func(id string) string
+	// ReadIndex asks the node with that id for its ReadIndex. Nil: followers
+	// refuse linearizable reads.
+	ReadIndex func(ctx context.Context, leader string) (position uint64, err error)
 	// RaftConn takes over an authenticated logd-raft/1 connection from the
 	// holder of a storage certificate with that name. It must not block.
 	RaftConn func(conn net.Conn, name string)

@@ -19,7 +19,18 @@ func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
 		return nil, malformed("", err)
 	}
 	off := req.GetOffset()
-	if err := s.readable(ctx, off, defaultWait, false); err != nil {
+	if req.GetLinearizable() {
+		bounded, cancel := linearTime(ctx)
+		defer cancel()
+		position, err := s.linearize(bounded)
+		if err != nil {
+			return nil, err
+		}
+		if _, err = s.position(ctx, position, linearWait); err != nil {
+			return nil, err
+		}
+	}
+	if err := s.readable(ctx, off, defaultWait, false, req.GetLinearizable()); err != nil {
 		return nil, err
 	}
 	batches, err := s.read(off, 1)
@@ -41,6 +52,9 @@ func (s *Server) consumeStream(stream grpc.ServerStream) error {
 	}
 	var req logv1.ConsumeRequest
 	if err := in.decode(&req); err != nil {
+		return err
+	}
+	if err := unaryOnly(req.GetLinearizable()); err != nil {
 		return err
 	}
 	return s.tail(stream, func(ctx context.Context, snd *sender) error {

@@ -33,11 +33,21 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err := proto.Unmarshal(in, &req); err != nil {
 		return nil, malformed("", err)
 	}
-	left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
+	min := req.GetMinPosition()
+	if req.GetLinearizable() {
+		bounded, cancel := linearTime(ctx)
+		defer cancel()
+		position, err := s.linearize(bounded)
+		if err != nil {
+			return nil, err
+		}
+		min = max(min, position)
+	}
+	left, err := s.position(ctx, min, waitOf(req.GetWaitMs()))
 	if err != nil {
 		return nil, err
 	}
-	if err := s.readable(ctx, req.GetOffset(), left, true); err != nil {
+	if err := s.readable(ctx, req.GetOffset(), left, true, req.GetLinearizable()); err != nil {
 		return nil, err
 	}
 	return s.fetched(req.GetOffset(), fetchBytes(req.GetMaxBytes()))
@@ -59,6 +69,9 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 	}
 	var req nodev1.FetchRequest
 	if err := in.decode(&req); err != nil {
+		return err
+	}
+	if err := unaryOnly(req.GetLinearizable()); err != nil {
 		return err
 	}
 	heartbeat := defaultHeartbeat

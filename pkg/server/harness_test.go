@@ -64,6 +64,7 @@ type node struct {
 	grant     error
 	extract   func(first, last uint64) (replica.Extract, error) // nil: no entries
 	ckpt      replica.Checkpoint
+	confirm   func(context.Context) (uint64, error) // what ReadIndex does, if set
 }
 
 func newNode() *node {
@@ -401,4 +402,24 @@ func ctxOf(t *testing.T) context.Context {
 func drainConn(c net.Conn) ([]byte, error) {
 	_ = c.SetReadDeadline(time.Now().Add(20 * time.Second))
 	return io.ReadAll(c)
+}
+
+// ReadIndex confirms the leadership of a node that leads, unless the test says else.
+func (n *node) ReadIndex(ctx context.Context) (uint64, error) {
+	n.mu.Lock()
+	confirm := n.confirm
+	n.mu.Unlock()
+	if confirm != nil {
+		return confirm(ctx)
+	}
+	if v := n.View(); !v.IsLeader {
+		return 0, &replica.NotLeaderError{LeaderID: v.LeaderID, Term: v.Term}
+	}
+	return n.Visible(), nil
+}
+
+func (n *node) confirmWith(f func(context.Context) (uint64, error)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.confirm = f
 }

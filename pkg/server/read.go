@@ -84,12 +84,13 @@ func (s *Server) waitFor(ctx context.Context, off uint64, bound time.Duration) e
 	return err
 }
 
-// beyond is the verdict on an offset that is not readable here. Only a leader
-// that has applied an entry of its own term knows that it does not exist; on
-// another node the log may just not have come that far.
-func (s *Server) beyond(off uint64) error {
+// beyond is the verdict on an offset that is not readable here. That it does not
+// exist knows only a leader that has applied an entry of its own term, or a node
+// that has come as far as a linearizable read must (linear); on another the log may
+// just not have come that far.
+func (s *Server) beyond(off uint64, linear bool) error {
 	next := s.log.Visible()
-	if s.replica.View().IsLeader {
+	if linear || s.replica.View().IsLeader {
 		return apierr.OutOfRange{Offset: off, Lowest: s.log.Lowest(), Next: next}
 	}
 	return apierr.Behind{Visible: next}
@@ -109,17 +110,18 @@ func (s *Server) position(ctx context.Context, min uint64, bound time.Duration) 
 }
 
 // readable waits until off can be read, as a single read wants it: at the end of
-// the log a leader's verdict is immediate when patient is false.
-func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, patient bool) error {
+// the log a leader's verdict is immediate when patient is false. linear gives any
+// node the leader's say.
+func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, patient, linear bool) error {
 	next := s.log.Visible()
 	if off < next {
 		return nil
 	}
-	if s.replica.View().IsLeader && (off > next || !patient) {
+	if (linear || s.replica.View().IsLeader) && (off > next || !patient) {
 		if off < s.log.Visible() { // it came while we asked who leads
 			return nil
 		}
-		return s.beyond(off)
+		return s.beyond(off, linear)
 	}
 	if err := s.waitFor(ctx, off, bound); err != nil {
 		return err
@@ -127,7 +129,7 @@ func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, 
 	if off < s.log.Visible() {
 		return nil
 	}
-	return s.beyond(off)
+	return s.beyond(off, linear)
 }
 
 // tailable waits until a stream may begin at off: off is in the log or is the
@@ -144,7 +146,7 @@ func (s *Server) tailable(ctx context.Context, off uint64, bound time.Duration) 
 	if off <= s.log.Visible() {
 		return nil
 	}
-	return s.beyond(off)
+	return s.beyond(off, false)
 }
 
 // waitOf is a request's wait_ms as a duration.

@@ -20,6 +20,7 @@ import (
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
+	"github.com/logd-io/logd/pkg/internal/rounds"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
@@ -49,6 +50,7 @@ type Server struct {
 	joins sync.Mutex // held over a Join: look at the configuration, then change it
 
 	extracts chan struct{} // capacity maxExtracts: a token for each peer being served entries
+	asks *rounds.Group[uint64] // questions to the leader, see linearize
 }
 
 // New makes a server that serves nothing yet.
@@ -66,6 +68,7 @@ func New(cfg Config) (*Server, error) {
 		draining: make(chan struct{}), stopping: make(chan struct{}),
 		extracts: make(chan struct{}, maxExtracts),
 	}
+	s.asks = rounds.New(s.askLeader)
 	s.door = &door{
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},
 			tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleClient, tlsconf.RoleAdmin),
@@ -200,6 +203,7 @@ func (s *Server) Drain(ctx context.Context) error {
 		s.grpc.Stop()
 		<-done
 	}
+	s.asks.Close()
 	s.helpers.Wait()
 	return err
 }
@@ -210,6 +214,7 @@ func (s *Server) Close() error {
 	s.stopOnce.Do(func() { close(s.stopping) })
 	s.door.shut()
 	s.grpc.Stop()
+	s.asks.Close()
 	s.helpers.Wait()
 	return nil
 }
