@@ -49,8 +49,8 @@ type Server struct {
 
 	joins sync.Mutex // held over a Join: look at the configuration, then change it
 
-	extracts chan struct{} // capacity maxExtracts: a token for each peer being served entries
-	asks *rounds.Group[uint64] // questions to the leader, see linearize
+	extracts chan struct{}         // capacity maxExtracts: a token for each peer being served entries
+	asks     *rounds.Group[uint64] // questions to the leader, see linearize
 }
 
 // New makes a server that serves nothing yet.
