@@ -135,6 +135,17 @@ func (w *workload) setStart() {
 	after := w.now.clone()
 	after.start = commitlog.Start{Index: at, Term: w.now.entries[at].Term, Offset: w.visible - (w.commit - at)}
 	w.do(w.now.last, after, func() error { return w.log.SetStart(after.start) })
+	w.sweep()
+}
+
+// sweep removes some of what SetStart took out of the log.
+func (w *workload) sweep() {
+	for more := true; more && w.rng.IntN(4) > 0; {
+		w.do(w.now.last, w.now, func() (err error) {
+			more, err = w.log.Sweep()
+			return err
+		})
+	}
 }
 
 func (w *workload) reset() {

@@ -15,7 +15,7 @@ import (
 
 // Log is a commit log. Its methods may be called concurrently.
 //
-// Three locks, always taken in this order: writing (entries), publishing
+// Three locks (and sweeping, which no reader or writer takes), always taken in this order: writing (entries), publishing
 // (offsets), mu (what readers see). The first two are held across I/O, mu
 // never is, so that no reader waits for a disk that is being written.
 type Log struct {
@@ -43,6 +43,8 @@ type Log struct {
 	offsetBuf  []byte      // encode buffer of Publish, reused; guarded by publishing
 	fresh      []batch     // batches of one Publish, reused; guarded by publishing
 
+	sweeping sync.Mutex // held by Sweep, across I/O; Close takes it under writing, Sweep takes neither
+
 	mu             sync.RWMutex
 	closed         bool
 	start          startRecord    // the log begins behind it
@@ -54,6 +56,7 @@ type Log struct {
 	recent         []batch        // batches of offsetFile
 	visible        uint64         // offset the next record gets
 	lowest         uint64         // lowest readable offset
+	gone           gone           // files below the start that Sweep removes; replaced, never changed in place
 	grew           chan struct{}  // closed when visible or closed changes; nil while nobody waits
 	damaged        []*damage      // rising, apart; replaced, never changed in place
 	damagedOffsets []OffsetDamage // rising; replaced, never changed in place
@@ -271,6 +274,7 @@ func (l *Log) Stats() Stats {
 		s.Damaged += d.Entries()
 	}
 	s.Quarantined, s.Scrub = l.quarantined, l.scrubbed
+	s.Going, s.GoingBytes = l.going()
 	segments := l.segments
 	l.mu.RUnlock()
 	for _, seg := range segments {
@@ -334,23 +338,31 @@ func (l *Log) release() (err error) {
 		l.publishing.Lock()
 		publisher = true
 	}
+	sweeper := l.sweeping.TryLock()
+	if !sweeper && l.failed.Load() == nil {
+		l.sweeping.Lock()
+		sweeper = true
+	}
 	l.mu.Lock()
-	segments, sealed := l.segments, l.sealed
+	segments, sealed, gone := l.segments, l.sealed, l.cutGone()
 	l.segments, l.sealed = nil, nil
 	l.mu.Unlock()
+	if sweeper {
+		l.sweeping.Unlock()
+	}
 	if publisher {
 		if l.offsetFile != nil {
 			err = errors.Join(err, l.offsetFile.handle.release())
 		}
 		l.publishing.Unlock()
 	} // else a hung write has that file
-	for _, f := range sealed {
+	for _, f := range append(sealed, gone.offsets...) {
 		err = errors.Join(err, f.handle.release())
 	}
 	for _, s := range l.spares {
 		err = errors.Join(err, s.file.Close())
 	}
-	for _, s := range segments {
+	for _, s := range append(segments, gone.segments...) {
 		err = errors.Join(err, s.handle.release())
 	}
 	if l.durable != nil {

@@ -147,6 +147,7 @@ func TestResetAndSetStart(t *testing.T) {
 	require.NoError(t, l.SetStart(commitlog.Start{Index: 20, Term: 1, Offset: 40}))
 	require.Equal(t, uint64(21), l.First())
 	require.Equal(t, uint64(40), l.Lowest())
+	sweepAll(t, l)
 	require.Less(t, len(segments(t, fs)), n)
 	requireEntries(t, l, es[20:])
 	require.NoError(t, l.SetStart(commitlog.Start{Index: 10, Term: 1, Offset: 20}), "a lower start changes nothing")

@@ -194,8 +194,9 @@ func (l *Log) outlaw(s Start) (startRecord, error) {
 }
 
 // SetStart moves the beginning of the log up to s, an entry it has: retention.
-// The start record is durable first; then the segments and offset files wholly
-// below it go. A start at or below the present one changes nothing.
+// When it returns the start record is durable, and the segments and offset files
+// wholly below it are no part of the log any more; Sweep removes them. A start
+// at or below the present one changes nothing.
 func (l *Log) SetStart(s Start) error { return l.report(l.setStart(s)) }
 
 func (l *Log) setStart(s Start) error {
@@ -235,17 +236,8 @@ func (l *Log) setStart(s Start) error {
 		l.forgetOffsets(0, files[m-1].next)
 	}
 	l.shape++
+	l.gone.add(segments, files)
 	l.mu.Unlock()
 	l.SetCommitted(s.Index)
-	for _, g := range segments {
-		if err := l.discard(g); err != nil {
-			return err
-		}
-	}
-	for _, f := range files {
-		if err := l.discardOffsets(f); err != nil {
-			return err
-		}
-	}
-	return l.syncDir()
+	return nil
 }

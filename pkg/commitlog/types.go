@@ -102,6 +102,8 @@ type Stats struct {
 	Segments      int
 	Bytes         int64 // of segments, preallocated space included
 	Unused        int64 // preallocated and not written yet, in the newest segment and in spares
+	Going         int   // segments below the start that Sweep has yet to remove, and what
+	GoingBytes    int64 // they and their offset files take
 	CacheBytes    int64
 	CacheEntries  int
 	Spare         bool          // the next segment is preallocated

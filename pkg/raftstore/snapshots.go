@@ -154,6 +154,18 @@ func (s *Store) Retain(lowest uint64) (bool, error) {
 	return err == nil, err
 }
 
+// Sweep removes one segment that Retain took out of the log; more says that
+// others are left. A failure does not return.
+func (s *Store) Sweep() (more bool) {
+	s.enter()
+	defer s.leave()
+	more, err := s.log.Sweep()
+	if err != nil {
+		s.Fail(fmt.Errorf("remove a segment below the start of the log: %w", err))
+	}
+	return more
+}
+
 // Installed is a checkpoint that came from the leader.
 type Installed struct {
 	Index, Term uint64

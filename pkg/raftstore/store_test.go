@@ -303,15 +303,20 @@ func TestInstallSurvivesACrashAnywhere(t *testing.T) {
 // Retention moves the start durably before anything below it goes.
 func TestRetainSurvivesACrashAnywhere(t *testing.T) {
 	fs := memfs.New()
-	s := open(t, fs, nil)
+	s, err := raftstore.Open(raftstore.Options{FS: fs, Dir: "data", SegmentBytes: 512})
+	require.NoError(t, err)
 	require.NoError(t, s.StoreLogs(entries(1, 40, 2)))
 	v := s.Snapshots()
 	for i := uint64(10); i <= 30; i += 10 {
 		checkpoint(t, v, i, i)
 	}
 	fs.Record()
-	_, err := s.Retain(20)
+	_, err = s.Retain(20)
 	require.NoError(t, err)
+	require.Positive(t, s.Log().Stats().Going)
+	for s.Sweep() {
+	}
+	require.Zero(t, s.Log().Stats().Going)
 	require.NoError(t, s.Close())
 	for n := range fs.Ops() + 1 {
 		for seed := range uint64(4) {

@@ -55,6 +55,12 @@ type Config struct {
 	// certificate has the id's name.
 	Dial func(ctx context.Context, id string) (net.Conn, error)
 
+	// Retain is what the cluster keeps, as long as this node leads; give all nodes
+	// the same.
+	Retain Retain
+	// Clock tells how old records are; nil: the system's. It may jump.
+	Clock func() time.Time
+
 	Logger     hclog.Logger
 	Registerer prometheus.Registerer
 }

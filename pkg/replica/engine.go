@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -85,7 +86,7 @@ func (r *Replica) startEngine() (err error) {
 		}
 		return false // nothing is sent: whoever is poked looks for itself
 	}))
-	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance} {
+	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance, e.retain} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()
@@ -162,12 +163,20 @@ func (e *engine) replicates(id string, term uint64) bool {
 	return slices.ContainsFunc(e.peers(), func(p Peer) bool { return p.ID == id })
 }
 
-// maintenance takes checkpoints and moves the start of the log. A fatal fault
-// of the store ends it.
+// maintenance takes checkpoints, moves the start of the log and removes what is
+// below it. A fatal fault of the store ends it.
 func (e *engine) maintenance() {
+	tick := time.NewTicker(sweepPeriod)
+	defer tick.Stop()
+	var pace sweeping
 	for {
 		select {
 		case <-e.maintain:
+		case now := <-tick.C:
+			if st := e.r.store.Log().Stats(); st.GoingBytes > 0 && pace.due(now, st.Going) {
+				e.r.store.Sweep()
+			}
+			continue
 		case <-e.stop:
 			return
 		}

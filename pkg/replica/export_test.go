@@ -18,6 +18,7 @@ const (
 	NoRefused    Switch = "peers without room get what comes before records"
 	NoLast       Switch = "the records in flight are taken without room"
 	OlderAnswers Switch = "reads count answers to what was sent after they began"
+	Trusting     Switch = "clocks are doubted"
 )
 
 // Without turns rules off. It must come before Run.
@@ -44,6 +45,8 @@ func (r *Replica) Without(off ...Switch) {
 			r.reserve.most = 0
 		case OlderAnswers:
 			r.older = true
+		case Trusting:
+			r.trusting = true
 		case Replay:
 			r.replayed = true
 		}

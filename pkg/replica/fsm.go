@@ -31,7 +31,7 @@ type fsm struct {
 	replayed bool // test switch: apply again what is applied (I3 off)
 }
 
-type progress struct{ index, bytes uint64 }
+type progress struct{ index, bytes, next uint64 }
 
 // due says what a batch of entries made necessary.
 type due struct {
@@ -92,7 +92,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		d.retain = true
 	}
 	f.applied.Store(f.m.applied)
-	d.checkpoint = f.m.applied-f.ckpt.index >= f.checkpointEntries || f.m.bytes-f.ckpt.bytes >= f.checkpointBytes
+	d.checkpoint = f.isCheckpointDue()
 	f.moved(d)
 	return answers
 }
@@ -104,7 +104,7 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.pending = progress{index: f.m.applied, bytes: f.m.bytes}
+	f.pending = progress{index: f.m.applied, bytes: f.m.bytes, next: f.m.next}
 	return &fsmSnapshot{log: f.log, state: f.m.encode(), next: f.m.next, bytes: f.m.bytes}, nil
 }
 
@@ -138,7 +138,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.log.SetLowest(max(m.lowest, f.log.Start().Offset))
 	f.m = m
 	f.applied.Store(m.applied)
-	f.ckpt = progress{index: m.applied, bytes: m.bytes}
+	f.ckpt = progress{index: m.applied, bytes: m.bytes, next: m.next}
 	return nil
 }
 
@@ -182,5 +182,12 @@ func (s *fsmSnapshot) Release() {}
 func (f *fsm) checkpointDue() bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.m.applied-f.ckpt.index >= f.checkpointEntries || f.m.bytes-f.ckpt.bytes >= f.checkpointBytes
+	return f.isCheckpointDue()
+}
+
+// isCheckpointDue is checkpointDue with mu held. The start of the log can only
+// move to a checkpoint, so retention that reaches beyond the newest wants one.
+func (f *fsm) isCheckpointDue() bool {
+	return f.m.applied-f.ckpt.index >= f.checkpointEntries || f.m.bytes-f.ckpt.bytes >= f.checkpointBytes ||
+		f.m.lowest > f.ckpt.next
 }

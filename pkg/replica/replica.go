@@ -30,6 +30,7 @@ type Replica struct {
 	reserve  *reserve  // of disk space
 	replayed bool      // test switch, see fsm
 	older    bool      // test switch, see reads
+	trusting bool      // test switch: retention by age never doubts a clock
 
 	// life serialises what starts and stops Raft; the fields after it are
 	// guarded by it.
@@ -46,6 +47,9 @@ type Replica struct {
 
 	draining  atomic.Bool  // Drain was called
 	transfers atomic.Int32 // Transfers under way
+
+	clocks   clocks // of the other nodes
+	retained *retentionMetrics
 
 	fatal     chan struct{} // closed by the first fatal fault
 	fatalErr  error         // written before fatal is closed
@@ -111,6 +115,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		most: lastRecordBytes, log: r.store.Log(), logger: r.logger, metrics: r.metrics,
 	}
 	r.reserve.look()
+	r.retained = newRetentionMetrics(cfg.Registerer, r)
 	r.publish(r.idleView())
 	return r, nil
 }
@@ -130,6 +135,9 @@ func defaults(c *Config) {
 	}
 	if c.CheckpointBytes == 0 {
 		c.CheckpointBytes = CheckpointBytes
+	}
+	if c.Clock == nil {
+		c.Clock = time.Now
 	}
 	if c.Logger == nil {
 		c.Logger = hclog.NewNullLogger()
