@@ -147,6 +147,21 @@ func TestEveryProblemAtOnce(t *testing.T) {
 				`ports.gossip: "x" is not a number (n.hcl:18)`,
 			},
 		},
+		"retention": {
+			text: minimal + "retain {\n  age = \"7d\"\n  size = \"50GB\"\n  keep = 1\n}\n",
+			want: []string{
+				`retain.age: "7d" is not a duration: write a number and a unit, like "300ms", "10s" or "1h" (n.hcl:11)`,
+				`retain.size: "50GB" is not a size: write a whole number with B, KiB, MiB, GiB or TiB, like "64MiB" (n.hcl:12)`,
+				`retain: Unsupported argument: An argument named "keep" is not expected here (n.hcl:13)`,
+			},
+		},
+		"retention that cannot be": {
+			text: minimal + "retain {\n  age = \"30s\"\n  size = \"100MiB\"\n}\n",
+			want: []string{
+				`retain.age: 30s is out of range: 1m0s to 876000h0m0s (n.hcl:11)`,
+				`retain.size: 100MiB is too little: at least 4 segments are needed, 256MiB (log.segment_size is 64MiB) (n.hcl:12)`,
+			},
+		},
 		"unknown and repeated blocks": {
 			text: minimal + "port {\n}\nraft {\n}\nraft {\n}\n",
 			want: []string{

@@ -34,6 +34,7 @@ type Node struct {
 	TLS    TLS    `hcl:"tls,block"`
 	Raft   Raft   `hcl:"raft,block"`
 	Log    Log    `hcl:"log,block"`
+	Retain Retain `hcl:"retain,block"`
 	Limits Limits `hcl:"limits,block"`
 
 	// DrainTimeout bounds the orderly part of a shutdown.
@@ -67,6 +68,9 @@ func (t TLS) IsZero() bool { return t == TLS{} }
 type Raft struct {
 	// HeartbeatTimeout is also the election timeout and the leader's lease.
 	HeartbeatTimeout time.Duration `hcl:"heartbeat_timeout,optional"`
+	// AnnounceInterval is how often the leader tells the others the hash of its
+	// state, so that they compare theirs. 0: never.
+	AnnounceInterval time.Duration `hcl:"announce_interval,optional"`
 }
 
 // Log bounds the log's files and memory.
@@ -80,6 +84,15 @@ type Log struct {
 	// produced unless a majority of nodes has as much. 0: four segments and at
 	// least 256 MiB, but at most a quarter of what the log has and could get.
 	Reserve Size `hcl:"reserve,optional"`
+}
+
+// Retain is what the cluster keeps of the log; all nodes should say the same,
+// since the one that leads decides. A limit of 0 is none.
+type Retain struct {
+	Age time.Duration `hcl:"age,optional"` // since the leader took a record
+	// Size is what the leader's segment files take; other files, and the parts of
+	// segments and checkpoints that cannot go yet, come on top.
+	Size Size `hcl:"size,optional"`
 }
 
 // Limits are a node's defences against its clients.
@@ -96,7 +109,7 @@ func DefaultNode() Node {
 	return Node{
 		BindAddr: "0.0.0.0",
 		Ports:    Ports{RPC: 8400, Gossip: 8401, Admin: 8402},
-		Raft:     Raft{HeartbeatTimeout: 300 * time.Millisecond},
+		Raft:     Raft{HeartbeatTimeout: 300 * time.Millisecond, AnnounceInterval: 5 * time.Second},
 		Log: Log{
 			SegmentSize:   64 * MiB,
 			CacheSize:     64 * MiB,

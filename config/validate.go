@@ -28,6 +28,10 @@ func (v *verdict) err() error {
 	return &Error{Problems: v.problems}
 }
 
+// minRetained is how many segments retention by size keeps at least: only whole
+// ones go, one of them is being written, and one lies across the start.
+const minRetained = 4
+
 // Validate reports every problem at once, as an *Error; nil means valid. It
 // looks at nothing outside the struct.
 func (c *Node) Validate() error {
@@ -57,6 +61,16 @@ func (c *Node) Validate() error {
 	within(v, "log.max_in_flight", c.Log.MaxInFlight, 2*MiB, 4*GiB)
 	if c.Log.Reserve != 0 {
 		within(v, "log.reserve", c.Log.Reserve, MiB, 16*1024*GiB)
+	}
+	if c.Raft.AnnounceInterval != 0 {
+		within(v, "raft.announce_interval", c.Raft.AnnounceInterval, 100*time.Millisecond, time.Hour)
+	}
+	if c.Retain.Age != 0 { // clocks may differ by a minute
+		within(v, "retain.age", c.Retain.Age, time.Minute, 100*365*24*time.Hour)
+	}
+	if least := minRetained * c.Log.SegmentSize; c.Retain.Size != 0 && c.Retain.Size < least {
+		v.add("retain.size", "%v is too little: at least %d segments are needed, %v (log.segment_size is %v)",
+			c.Retain.Size, minRetained, least, c.Log.SegmentSize)
 	}
 	within(v, "limits.max_concurrent_streams", c.Limits.MaxConcurrentStreams, 1, 1_000_000)
 	within(v, "limits.handshake_timeout", c.Limits.HandshakeTimeout, 100*time.Millisecond, time.Minute)

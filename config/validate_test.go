@@ -59,6 +59,13 @@ func TestValidateNode(t *testing.T) {
 		"tiny reserve":               {func(c *config.Node) { c.Log.Reserve = config.KiB }, "log.reserve"},
 		"negative reserve":           {func(c *config.Node) { c.Log.Reserve = -1 }, "log.reserve"},
 		"negative segment":           {func(c *config.Node) { c.Log.SegmentSize = -1 }, "log.segment_size"},
+		"announcing too often":       {func(c *config.Node) { c.Raft.AnnounceInterval = time.Millisecond }, "raft.announce_interval"},
+		"negative announcing":        {func(c *config.Node) { c.Raft.AnnounceInterval = -1 }, "raft.announce_interval"},
+		"age below what clocks err":  {func(c *config.Node) { c.Retain.Age = 59 * time.Second }, "retain.age"},
+		"negative age":               {func(c *config.Node) { c.Retain.Age = -time.Hour }, "retain.age"},
+		"age of centuries":           {func(c *config.Node) { c.Retain.Age = 200 * 365 * 24 * time.Hour }, "retain.age"},
+		"three segments retained":    {func(c *config.Node) { c.Retain.Size = 3 * c.Log.SegmentSize }, "retain.size"},
+		"negative size retained":     {func(c *config.Node) { c.Retain.Size = -1 }, "retain.size"},
 		"log level":                  {func(c *config.Node) { c.LogLevel = "loud" }, "log_level"},
 		"log format":                 {func(c *config.Node) { c.LogFormat = "xml" }, "log_format"},
 	}

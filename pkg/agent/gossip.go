@@ -67,11 +67,16 @@ func (a *Agent) openAutopilot() error {
 	return nil
 }
 
-// health asks another node what autopilot wants to know of it.
+// health asks another node what autopilot wants to know of it, and what its
+// clock is, which retention by age wants to know.
 func (a *Agent) health(ctx context.Context, id string) (autopilot.Stats, error) {
+	sent := time.Now()
 	st, err := a.stats(ctx, id)
 	if err != nil {
 		return autopilot.Stats{}, fmt.Errorf("stats of %s: %w", id, err)
+	}
+	if ns := st.GetClockUnixNano(); ns != 0 {
+		a.replica.NoteClock(id, time.Unix(0, ns), sent, time.Now())
 	}
 	contact := time.Duration(st.GetLastContactMs()) * time.Millisecond
 	return autopilot.Stats{LastContact: contact, LastIndex: st.GetLastIndex(), LastTerm: st.GetLastTerm()}, nil

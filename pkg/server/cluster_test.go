@@ -122,6 +122,7 @@ func TestAdministration(t *testing.T) {
 	require.Equal(t, selfID, st.NodeId)
 	require.Equal(t, "leader", st.State)
 	require.Equal(t, int64(-1), st.LastContactMs)
+	require.NotZero(t, st.ClockUnixNano)
 	require.Equal(t, "test", st.Version)
 	require.Len(t, st.Peers, 2)
 

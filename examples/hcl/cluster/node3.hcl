@@ -37,3 +37,10 @@ log {
   max_record_size = "1020KiB" # key and headers included; this is the most there can be
   reserve         = "1GiB"    # of the disk, kept free: produces are refused before it is full
 }
+
+# What goes, oldest first; without this everything is kept. Say the same on every
+# node: the one that leads decides.
+retain {
+  age  = "168h"  # since the leader took a record; paused while clocks disagree
+  size = "50GiB" # of segment files on the leader's disk
+}
