@@ -24,18 +24,23 @@ func consumeCommand() cli.Command {
 		Synopsis: "Print records",
 		Long: `Prints the records from -from to the end of the log, one a line: the value, or
 with -format json an object with everything. With -follow it waits at the end for
-more, until it is interrupted.`,
+more, until it is interrupted. With -linearizable it prints the one record at the
+offset -from, and misses none that was acknowledged to anybody before.`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Sidecar)
 			format := cli.FormatFlag(fs)
 			follow := fs.Bool("follow", false, "wait at the end of the log for more")
 			from := fs.String("from", "", "`earliest|latest|offset|time`; a time is RFC 3339 or how long ago, like 10m.\nDefault: earliest, with -follow latest")
 			limit := fs.Uint64("n", 0, "`number` of records to end after. Default: no limit")
+			linearizable := fs.Bool("linearizable", false, "read the one record at the offset -from as of now, whichever node answers")
 			offsets := fs.Bool("offsets", false, "begin each line with the offset and a tab")
 			return func(ctx context.Context, _ []string) error {
 				start, err := parseFrom(*from, *follow)
 				if err != nil {
 					return err
+				}
+				if *linearizable && (!start.exact || *follow || *limit > 1) {
+					return cli.Usagef("-linearizable reads one record: give its offset with -from, and neither -follow nor -n")
 				}
 				c, err := connect.Dial()
 				if err != nil {
@@ -43,9 +48,12 @@ more, until it is interrupted.`,
 				}
 				defer c.Close()
 				out := newLineWriter(env.Stdout)
-				err = consume(ctx, c, connect.Timeout, start, *follow, *limit, func(r *logv1.Record) error {
-					return out.record(r, *format, *offsets)
-				})
+				show := func(r *logv1.Record) error { return out.record(r, *format, *offsets) }
+				if *linearizable {
+					err = readOne(ctx, c, connect.Timeout, start.offset, show)
+				} else {
+					err = consume(ctx, c, connect.Timeout, start, *follow, *limit, show)
+				}
 				if ctx.Err() != nil {
 					err = nil // interrupting is how a tail is ended
 				}
@@ -58,6 +66,7 @@ more, until it is interrupted.`,
 // A start is where to begin: at an offset, at a time, or at one end.
 type start struct {
 	offset   uint64
+	exact    bool // offset was given
 	time     time.Time
 	earliest bool
 	latest   bool
@@ -71,7 +80,7 @@ func parseFrom(text string, follow bool) (start, error) {
 		return start{latest: true}, nil
 	}
 	if n, err := strconv.ParseUint(text, 10, 64); err == nil {
-		return start{offset: n}, nil
+		return start{offset: n, exact: true}, nil
 	}
 	if ago, err := time.ParseDuration(text); err == nil && ago >= 0 {
 		return start{time: time.Now().Add(-ago)}, nil
@@ -80,6 +89,17 @@ func parseFrom(text string, follow bool) (start, error) {
 		return start{time: t}, nil
 	}
 	return start{}, cli.Usagef("-from %q: earliest, latest, an offset, a time like 2006-01-02T15:04:05Z, or how long ago, like 10m", text)
+}
+
+// readOne shows the record at offset as of now.
+func readOne(ctx context.Context, c *client.Client, timeout time.Duration, offset uint64, show func(*logv1.Record) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	r, err := c.ReadLinearizable(ctx, offset)
+	if err != nil {
+		return err
+	}
+	return show(r)
 }
 
 func consume(ctx context.Context, c *client.Client, timeout time.Duration, at start, follow bool, limit uint64, show func(*logv1.Record) error) error {

@@ -28,6 +28,7 @@ import (
 	"github.com/logd-io/logd/internal/cli"
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
@@ -127,6 +128,19 @@ func (s *memoryLog) ConsumeStream(req *logv1.ConsumeRequest, stream logv1.Log_Co
 			return stream.Context().Err()
 		}
 	}
+}
+
+// Consume is for linearizable reads only: others go by streams.
+func (s *memoryLog) Consume(_ context.Context, req *logv1.ConsumeRequest) (*logv1.ConsumeResponse, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !req.GetLinearizable():
+		return nil, status.Error(codes.InvalidArgument, "not linearizable")
+	case req.GetOffset() >= uint64(len(s.records)):
+		return nil, apierr.OutOfRange{Offset: req.GetOffset(), Next: uint64(len(s.records))}.GRPCStatus().Err()
+	}
+	return &logv1.ConsumeResponse{Record: s.records[req.GetOffset()]}, nil
 }
 
 func (s *memoryLog) GetOffsets(_ context.Context, req *logv1.GetOffsetsRequest) (*logv1.GetOffsetsResponse, error) {
@@ -255,6 +269,7 @@ func TestConsume(t *testing.T) {
 		"at most two":     {"-n 2 -from 1", "b\nc\n"},
 		"with offsets":    {"-offsets -from 3", "3\td\n"},
 		"follow, limited": {"-follow -from 1 -n 2", "b\nc\n"},
+		"one, as of now":  {"-linearizable -from 2", "c\n"},
 		"as JSON":         {"-format json -from 3", `{"offset":3,"time":"1970-01-01T03:00:00Z","value":{"text":"d"}}` + "\n"},
 	}
 	for name, tt := range tests {
@@ -269,6 +284,13 @@ func TestConsume(t *testing.T) {
 	require.Contains(t, got.stderr, "offset 18446744073709551615 is outside the log, which has [0, 4)")
 	got = logd(t, "", "consume", "-address", addr, "-from", "yesterday")
 	require.Equal(t, 2, got.code)
+	got = logd(t, "", "consume", "-address", addr, "-linearizable", "-from", "4")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "offset 4 outside [0, 4)")
+	for _, args := range []string{"-linearizable", "-linearizable -from earliest", "-linearizable -from 1 -follow", "-linearizable -from 1 -n 2"} {
+		got = logd(t, "", append([]string{"consume", "-address", addr}, strings.Fields(args)...)...)
+		require.Equal(t, 2, got.code, args)
+	}
 }
 
 func TestConsumeShowsBytesThatAreNoText(t *testing.T) {

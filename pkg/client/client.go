@@ -73,6 +73,17 @@ func (c *Client) Conn() *grpc.ClientConn { return c.conn }
 // Close ends the connection and everything on it.
 func (c *Client) Close() error { return c.conn.Close() }
 
+// ReadLinearizable gives the record at offset, and misses none that was acknowledged
+// to anybody before the call: an offset it finds outside the log (OFFSET_OUT_OF_RANGE)
+// is outside it. It costs the cluster a round trip to the leader and a majority.
+func (c *Client) ReadLinearizable(ctx context.Context, offset uint64) (*logv1.Record, error) {
+	res, err := c.log.Consume(ctx, &logv1.ConsumeRequest{Offset: offset, Linearizable: true})
+	if err == nil && res.GetRecord() == nil {
+		err = errors.New("the server sent no record")
+	}
+	return res.GetRecord(), err
+}
+
 // Produce appends one record and returns its offset. The record is not changed.
 func (c *Client) Produce(ctx context.Context, record *logv1.Record) (uint64, error) {
 	res, err := c.log.Produce(ctx, &logv1.ProduceRequest{Record: record})

@@ -28,7 +28,8 @@ type Cluster struct {
 	key     string // of gossip
 	nodes   []*Node
 	proxy   *proxy.Proxy
-	removed bool // Close removes opt.Dir
+	removed bool     // Close removes opt.Dir
+	lags    sync.Map // address of a node → time.Duration
 
 	wg        sync.WaitGroup // the Runs
 	failed    chan error     // capacity 1: the first Run that failed
@@ -119,7 +120,7 @@ func (c *Cluster) node(i int) *Node {
 	if c.opt.Heartbeat > 0 {
 		conf.Raft.HeartbeatTimeout = c.opt.Heartbeat
 	}
-	return &Node{Name: name, cluster: c, link: newLink(), config: conf}
+	return &Node{Name: name, cluster: c, link: newLink(&c.lags), config: conf}
 }
 
 // gossip is where the other nodes that run gossip.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"time"
 )
 
 // errCut is what a dial over a cut link says.
@@ -15,12 +16,13 @@ var errCut = errors.New("this node is partitioned from the others")
 // depend on gossip, and a member that is seen and cannot be reached is the
 // harder case.
 type link struct {
+	lags  *sync.Map // of the cluster: address → time.Duration, see Node.Lag
 	mu    sync.Mutex
 	down  bool                  // guarded by mu
 	conns map[*tracked]struct{} // guarded by mu
 }
 
-func newLink() *link { return &link{conns: make(map[*tracked]struct{})} }
+func newLink(lags *sync.Map) *link { return &link{lags: lags, conns: make(map[*tracked]struct{})} }
 
 // cut breaks the link; heal mends it.
 func (l *link) cut() {
@@ -46,9 +48,10 @@ func (l *link) isDown() bool {
 	return l.down
 }
 
-// track takes note of conn, or closes it when the link is cut.
-func (l *link) track(conn net.Conn) (net.Conn, bool) {
-	t := &tracked{Conn: conn, link: l}
+// track takes note of conn, or closes it when the link is cut. to is the address it
+// was dialled to, "" when it was accepted.
+func (l *link) track(conn net.Conn, to string) (net.Conn, bool) {
+	t := &tracked{Conn: conn, link: l, to: to}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.down {
@@ -67,7 +70,7 @@ func (l *link) dial(ctx context.Context, network, address string) (net.Conn, err
 	if err != nil {
 		return nil, err
 	}
-	if t, ok := l.track(conn); ok {
+	if t, ok := l.track(conn, address); ok {
 		return t, nil
 	}
 	return nil, errCut
@@ -92,7 +95,7 @@ func (l listener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if t, ok := l.link.track(conn); ok {
+		if t, ok := l.link.track(conn, ""); ok {
 			return t, nil
 		}
 	}
@@ -101,6 +104,17 @@ func (l listener) Accept() (net.Conn, error) {
 type tracked struct {
 	net.Conn
 	link *link
+	to   string
+}
+
+// Write is late when the node it goes to lags.
+func (t *tracked) Write(b []byte) (int, error) {
+	if d, ok := t.link.lags.Load(t.to); ok {
+		timer := time.NewTimer(d.(time.Duration))
+		defer timer.Stop()
+		<-timer.C
+	}
+	return t.Conn.Write(b)
 }
 
 func (t *tracked) Close() error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -105,6 +106,17 @@ func (n *Node) Partition() { n.link.cut() }
 
 // Heal ends a Partition.
 func (n *Node) Heal() { n.link.heal() }
+
+// Lag makes everything the other nodes send to this one come d late, each message
+// for itself, so that it follows at that distance. What it sends, and what proxies
+// and clients send to it, is not delayed. 0 ends it.
+func (n *Node) Lag(d time.Duration) {
+	if addr := n.Addr(); d > 0 {
+		n.cluster.lags.Store(addr, d)
+	} else {
+		n.cluster.lags.Delete(addr)
+	}
+}
 
 // Partitioned tells whether the node is cut off.
 func (n *Node) Partitioned() bool { return n.link.isDown() }

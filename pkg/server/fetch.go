@@ -47,7 +47,7 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.readable(ctx, req.GetOffset(), left, true, req.GetLinearizable()); err != nil {
+	if err := s.readable(ctx, req.GetOffset(), left, !req.GetLinearizable(), req.GetLinearizable()); err != nil {
 		return nil, err
 	}
 	return s.fetched(req.GetOffset(), fetchBytes(req.GetMaxBytes()))

@@ -111,7 +111,7 @@ func (s *Server) position(ctx context.Context, min uint64, bound time.Duration) 
 
 // readable waits until off can be read, as a single read wants it: at the end of
 // the log a leader's verdict is immediate when patient is false. linear gives any
-// node the leader's say.
+// node the leader's say: it has come as far as the leader had.
 func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, patient, linear bool) error {
 	next := s.log.Visible()
 	if off < next {

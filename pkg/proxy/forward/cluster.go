@@ -40,7 +40,7 @@ func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest
 	if err != nil {
 		return nil, err
 	}
-	s, position, own, err := f.readPosition(ctx, principal)
+	s, position, own, err := f.readPosition(ctx, principal, false)
 	if err != nil {
 		return nil, err
 	}

@@ -43,6 +43,9 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	if err != nil {
 		return err
 	}
+	if req.GetLinearizable() {
+		return apierr.Invalid{Field: "linearizable", Why: "is for a single read, not for a stream"}
+	}
 	s, own, err := f.sessionOf(ctx, principal)
 	if err != nil {
 		return err

@@ -354,8 +354,16 @@ func (n *fakeNode) readable(ctx context.Context, r *nodev1.FetchRequest) error {
 	v, leader, _ := n.visible()
 	n.c.mu.Lock()
 	lowest := n.c.lowest
+	led, all := n.c.leader != "", uint64(len(n.c.records))
+	notLeader := n.c.notLeader()
 	n.c.mu.Unlock()
 	switch {
+	case r.Linearizable && !led:
+		return notLeader
+	case r.Linearizable && all > v: // what the leader says it has to see
+		return apierr.Behind{Visible: v}
+	case r.Linearizable && r.Offset >= v:
+		return apierr.OutOfRange{Offset: r.Offset, Lowest: lowest, Next: v}
 	case leader && r.MinPosition > v:
 		return apierr.PositionUnknown{Visible: v}
 	case r.MinPosition > v, !leader && r.Offset > v:

@@ -20,6 +20,7 @@ type metrics struct {
 	readRetries  prometheus.Counter
 	sessionWaits prometheus.Counter
 	sessionAsks  prometheus.Counter
+	linearReads  prometheus.Counter
 	resumes      prometheus.Counter
 	stalls       prometheus.Counter
 	badResumes   prometheus.Counter
@@ -53,6 +54,7 @@ func newMetrics(reg prometheus.Registerer, f *Forwarder) *metrics {
 		readRetries:  counter("read_retries_total", "Reads tried on a further node."),
 		sessionWaits: counter("session_behind_total", "Reads a node refused because it was behind the asked position."),
 		sessionAsks:  counter("session_asks_total", "First reads of a session that asked the leader for its position."),
+		linearReads:  counter("linearizable_reads_total", "Reads that asked to see everything acknowledged before them."),
 		resumes:      counter("stream_resumes_total", "Consume streams continued on another upstream stream."),
 		stalls:       counter("stream_stalls_total", "Consume streams whose upstream fell silent."),
 		badResumes:   counter("stream_resume_failed_total", "Consume streams ended because a node did not continue at the cursor."),

@@ -37,7 +37,10 @@ type reader struct {
 	table *route.Table
 	// leaderOnly is set when a follower said what only the leader may tell a client.
 	leaderOnly bool
-	rounds     int
+	// linear is set for a linearizable read: a node that answers it has come as far as
+	// the leader had, and may say what otherwise only the leader may.
+	linear bool
+	rounds int
 }
 
 func (f *Forwarder) reader(ctx context.Context) *reader {
@@ -116,7 +119,7 @@ func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict 
 	info, ok := apierr.From(err)
 	switch info.Reason {
 	case apierr.ReasonOutOfRange:
-		if isLeader {
+		if isLeader || r.linear {
 			return readFinal
 		}
 		return readLeader
@@ -220,8 +223,9 @@ func upstream(ctx context.Context, principal string) context.Context {
 }
 
 // readPosition is the position a read has to see: the session's, and what the
-// client sent along. A session of unknown past asks the leader first.
-func (f *Forwarder) readPosition(ctx context.Context, principal string) (s *session, position uint64, own bool, err error) {
+// client sent along. A session of unknown past asks the leader first, unless the
+// read is linearizable and asks by itself.
+func (f *Forwarder) readPosition(ctx context.Context, principal string, linear bool) (s *session, position uint64, own bool, err error) {
 	s, own, err = f.sessionOf(ctx, principal)
 	if err != nil {
 		return nil, 0, false, err
@@ -230,14 +234,13 @@ func (f *Forwarder) readPosition(ctx context.Context, principal string) (s *sess
 	if err != nil {
 		return nil, 0, false, err
 	}
-	if !s.known.Load() && !(ok && own) {
+	if !s.known.Load() && !(ok && own) && !linear {
 		f.metrics.sessionAsks.Inc()
 		visible, err := f.askEnd(upstream(ctx, principal))
 		if err != nil {
 			return nil, 0, false, err
 		}
-		s.advance(visible)
-		s.known.Store(true)
+		s.learn(visible)
 	}
 	return s, max(s.position.Load(), sent), own, nil
 }
@@ -284,6 +287,13 @@ func (s *session) confirm(position uint64, own bool, asked uint64) {
 	}
 }
 
+// learn takes note that whatever was acknowledged or seen by anybody lies below
+// position.
+func (s *session) learn(position uint64) {
+	s.advance(position)
+	s.known.Store(true)
+}
+
 func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any, error) {
 	ctx, cancel := f.bounded(ctx)
 	defer cancel()
@@ -291,20 +301,27 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 	if err != nil {
 		return nil, err
 	}
-	s, position, own, err := f.readPosition(ctx, principal)
+	linear := req.GetLinearizable()
+	s, position, own, err := f.readPosition(ctx, principal, linear)
 	if err != nil {
 		return nil, err
 	}
 	offset := req.GetOffset()
 	wait := waitForPosition
-	if offset >= position {
+	if offset >= position && !linear {
 		wait = waitAtEnd
 	}
 	fetch := &nodev1.FetchRequest{
-		Offset: offset, MinPosition: position, MaxBytes: 1, WaitMs: uint32(wait.Milliseconds()),
+		Offset: offset, MinPosition: position, MaxBytes: 1, WaitMs: uint32(wait.Milliseconds()), Linearizable: linear,
 	}
+	if linear {
+		f.metrics.linearReads.Inc()
+	}
+	r := f.reader(ctx)
+	r.linear = linear
+	var visible uint64
 	var reply *encodedMessage
-	err = f.reader(ctx).each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
+	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
 		var m message
 		err := up.Conn().Invoke(ctx, nodev1.Node_Fetch_FullMethodName, fetch, &m, grpc.ForceCodecV2(f.codec))
 		if err != nil {
@@ -316,6 +333,7 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 			f.log.Error("a node answered a fetch wrongly", "node", up.ID(), "offset", offset, "err", err)
 			return err
 		}
+		visible = visibleOf(m.bytes())
 		b := appendConsume(make([]byte, 0, consumeLen(len(rec), offset)), rec, offset)
 		reply = &encodedMessage{data: mem.BufferSlice{mem.SliceBuffer(b)}}
 		return nil
@@ -324,9 +342,15 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 		if info, _ := apierr.From(err); info.Reason == apierr.ReasonOutOfRange {
 			if next, ok := info.Uint(apierr.KeyNext); ok {
 				s.confirm(next, own, min(position, next))
+				if linear {
+					s.learn(next)
+				}
 			}
 		}
 		return nil, err
+	}
+	if linear {
+		s.learn(visible)
 	}
 	s.confirm(offset+1, own, position)
 	f.setPosition(ctx, s)

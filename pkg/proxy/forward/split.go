@@ -10,6 +10,7 @@ import (
 // Field numbers of node.v1.FetchResponse and Batch.
 const (
 	fetchBatches = 1
+	fetchVisible = 2
 	batchFirst   = 1
 	batchCount   = 2
 	batchRecords = 3
@@ -54,6 +55,26 @@ func eachBatch(resp []byte, fn func(wireBatch) error) error {
 		}
 	}
 	return nil
+}
+
+// visibleOf is the end of the answering node's log in an encoded FetchResponse that
+// eachBatch took; 0 when it does not say.
+func visibleOf(resp []byte) (visible uint64) {
+	for len(resp) > 0 {
+		num, typ, n := protowire.ConsumeTag(resp)
+		if n < 0 {
+			return visible
+		}
+		resp = resp[n:]
+		if num == fetchVisible && typ == protowire.VarintType {
+			visible, _ = protowire.ConsumeVarint(resp)
+		}
+		if n = protowire.ConsumeFieldValue(num, typ, resp); n < 0 {
+			return visible
+		}
+		resp = resp[n:]
+	}
+	return visible
 }
 
 func parseBatch(v []byte) (b wireBatch, err error) {
