@@ -57,8 +57,9 @@ func (e *DamagedError) Error() string { return "log is damaged: " + e.Damage.Str
 
 // ProofError refuses entries as replacements; nothing was changed.
 type ProofError struct {
-	Damage Damage
-	Reason string
+	Damage   Damage
+	Unproven bool // they may well fit; otherwise they contradict what is here
+	Reason   string
 }
 
 func (e *ProofError) Error() string {

@@ -284,11 +284,14 @@ func (s *segment) unbound() {
 	s.end = 0
 }
 
-// reach notes that the file is at least size long.
-func (s *segment) reach(size int64) {
+// reach notes that frames reach up to place, at least.
+func (s *segment) reach(place int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.size = max(s.size, size)
+	s.size = max(s.size, place)
+	if s.end != 0 {
+		s.end = max(s.end, place)
+	}
 }
 
 var errNotDamaged = fmt.Errorf("the log is not quarantined")

@@ -11,7 +11,8 @@ import (
 
 // The two small files beside the segments, little endian, 64 bytes each.
 //
-// start is replaced atomically. It says where the log begins; segments with an
+// start is replaced atomically, and then start.copy is, with the same bytes: it
+// counts where start does not verify or is gone. It says where the log begins; segments with an
 // id below floor, and offset files made under another floor, belong to a log
 // that Reset emptied.
 //
@@ -35,6 +36,7 @@ const (
 	smallBytes   = 64
 
 	startFile   = "start"
+	startCopy   = "start.copy"
 	durableFile = "durable-end"
 	lockFile    = "lock"
 )
@@ -71,28 +73,62 @@ func decodeSmall(b []byte, magic string) (f [5]uint64, ok bool) {
 	return f, true
 }
 
+// readStart returns the start record, from its copy if need be, and makes sure
+// that it is there twice.
 func (l *Log) readStart() (startRecord, error) {
-	p := l.path(startFile)
-	b, err := vfs.ReadFile(l.fs, p)
+	r, state, err := l.readStartFile(startFile)
+	if err != nil {
+		return r, err
+	}
+	second, copied, err := l.readStartFile(startCopy)
+	switch {
+	case err != nil:
+		return r, err
+	case state != startGood && copied == startGood:
+		l.logger.Warn("start record restored from its copy", "index", second.Index)
+		return second, l.writeStart(second)
+	case state == startBad || copied == startBad && state == startAbsent:
+		return r, &CorruptError{Path: l.path(startFile), Reason: "start record"}
+	case state == startGood && (copied != startGood || second != r):
+		return r, l.writeStartFile(startCopy, r)
+	}
+	return r, nil
+}
+
+const (
+	startAbsent = iota
+	startBad
+	startGood
+)
+
+func (l *Log) readStartFile(name string) (r startRecord, state int, err error) {
+	b, err := vfs.ReadFile(l.fs, l.path(name))
 	if errors.Is(err, fs.ErrNotExist) {
-		return startRecord{}, nil
+		return r, startAbsent, nil
 	}
 	if err != nil {
-		return startRecord{}, fmt.Errorf("read %s: %w", p, err)
+		return r, startBad, fmt.Errorf("read %s: %w", l.path(name), err)
 	}
 	f, ok := decodeSmall(b, startMagic)
 	if !ok {
-		return startRecord{}, &CorruptError{Path: p, Reason: "start record"}
+		return r, startBad, nil
 	}
-	return startRecord{Start{f[0], f[1], f[2]}, f[3]}, nil
+	return startRecord{Start{f[0], f[1], f[2]}, f[3]}, startGood, nil
 }
 
-// writeStart makes r durable.
+// writeStart makes r durable, twice.
 func (l *Log) writeStart(r startRecord) error {
+	if err := l.writeStartFile(startFile, r); err != nil {
+		return err
+	}
+	return l.writeStartFile(startCopy, r)
+}
+
+func (l *Log) writeStartFile(name string, r startRecord) error {
 	var b [smallBytes]byte
 	encodeSmall(b[:], startMagic, [5]uint64{r.Index, r.Term, r.Offset, r.floor})
-	if err := vfs.WriteFileAtomic(l.fs, l.path(startFile), b[:]); err != nil {
-		return l.fatal("write", l.path(startFile), err)
+	if err := vfs.WriteFileAtomic(l.fs, l.path(name), b[:]); err != nil {
+		return l.fatal("write", l.path(name), err)
 	}
 	return nil
 }

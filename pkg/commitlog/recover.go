@@ -57,20 +57,18 @@ func (l *Log) settleSegments(d durableEnd) error {
 		return err
 	}
 	err := l.recoverSegments(d)
-	if err == nil {
-		err = l.reaches(d)
-	}
 	if l.options.AllowDamage && isCorrupt(err) {
 		return l.quarantine(d, err)
 	}
 	return err
 }
 
-// reaches reports a log that ends before what was durable.
-func (l *Log) reaches(d durableEnd) error {
-	if known := max(d.index, l.options.VerifiedTo); l.last.index < known {
-		return &CorruptError{Path: l.dir, Index: l.last.index + 1,
-			Reason: fmt.Sprintf("the log ends at entry %d, but %d was durable", l.last.index, known)}
+// reaches reports a log that ends, with the entry last, before what was
+// durable.
+func (l *Log) reaches(last uint64, d durableEnd) error {
+	if known := max(d.index, l.options.VerifiedTo); last < known {
+		return &CorruptError{Path: l.dir, Index: last + 1,
+			Reason: fmt.Sprintf("the log ends at entry %d, but %d was durable", last, known)}
 	}
 	return nil
 }
@@ -78,6 +76,11 @@ func (l *Log) reaches(d durableEnd) error {
 // inventory lists the segment files, and removes what no log can be in: files
 // never finished, and spares, which get new ids.
 func (l *Log) inventory() (segments []string, err error) {
+	if l.options.AllowDamage {
+		if err := l.rename(); err != nil {
+			return nil, err
+		}
+	}
 	names, err := l.fs.List(l.dir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", l.dir, err)
@@ -90,6 +93,10 @@ func (l *Log) inventory() (segments []string, err error) {
 			}
 		case strings.HasSuffix(name, segmentSuffix):
 			_, id, ok := parseSegmentName(name)
+			if !ok && l.options.AllowDamage {
+				l.logger.Warn("file ignored: it is no segment", "file", name)
+				continue // what it may have been is missing
+			}
 			if !ok {
 				return nil, &CorruptError{Path: l.path(name), Reason: "not a segment's name"}
 			}
@@ -166,6 +173,9 @@ func (l *Log) recoverSegments(d durableEnd) error {
 		if v.last.index != next.prevIndex || v.last.term != next.prevTerm && !next.headless {
 			return next.corrupt(point{next.first, 0}, "does not follow the segment before it")
 		}
+	}
+	if err := l.reaches(l.start.Index, d); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	l.last = tail{l.start.Index, l.start.Term}
@@ -263,6 +273,11 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 		if err := l.judge(s, v, d); err != nil {
 			return err
 		}
+	}
+	// Before anything is written: a durable end that is lowered here would make
+	// the next Open believe it.
+	if err := l.reaches(v.last.index, d); err != nil {
+		return err
 	}
 	l.SetCommitted(min(v.commit, v.last.index))
 	l.mu.Lock()

@@ -16,7 +16,8 @@ import (
 // Damage is mended when one of the proofs holds that Damage describes: its
 // entry is pinned; or the entries reach to After, and agree with it; or they
 // are committed, and then also a part of it, from First on. A *ProofError says
-// why none does; what stood in entries before that one is mended all the same.
+// why none does; what stood in entries before that one is mended all the same,
+// and where anything was mended, more that is only unproven is no error.
 // *NoSpaceError changes nothing that was whole.
 //
 // The same bytes go where they were. A crash on the way leaves the damage, or
@@ -39,18 +40,40 @@ func (l *Log) repair(entries []Entry, committed uint64) (n uint64, err error) {
 	if err := follow(tail{entries[0].Index - 1, 0}, entries); err != nil {
 		return 0, err
 	}
+	var unproven error
 	l.mu.RLock()
 	list := l.damaged
 	l.mu.RUnlock()
+	// Raft's Log Matching: they are ours up to the last one that we know.
+	matched := uint64(0)
 	for _, d := range list {
-		m, err := l.mend(d, entries, committed)
+		if a := d.After; a.Known && entries[0].Index <= a.Index && a.Index <= entries[len(entries)-1].Index {
+			if e := &entries[a.Index-entries[0].Index]; e.Term != a.Term {
+				return 0, &ProofError{Damage: d.Damage,
+					Reason: fmt.Sprintf("entry %d has term %d there and %d here", a.Index, e.Term, a.Term)}
+			}
+			matched = max(matched, a.Index)
+		}
+	}
+	for _, d := range list {
+		m, err := l.mend(d, entries, matched, committed)
 		n += m
 		l.metrics.repaired.Add(float64(m))
+		var short *ProofError
+		if errors.As(err, &short) && short.Unproven {
+			if unproven == nil {
+				unproven = err
+			}
+			continue
+		}
 		if err != nil {
 			return n, errors.Join(err, l.settle())
 		}
 	}
-	return n, l.settle()
+	if err := l.settle(); err != nil || n > 0 {
+		return n, err
+	}
+	return 0, unproven
 }
 
 // settle ends the quarantine, if nothing is left that it waits for.
@@ -74,8 +97,9 @@ func (l *Log) settle() error {
 	return nil
 }
 
-// mend puts what entries have for d in its place, if a proof holds.
-func (l *Log) mend(d *damage, entries []Entry, committed uint64) (uint64, error) {
+// mend puts what entries have for d in its place, if a proof holds: they are
+// ours up to matched, and committed up to committed.
+func (l *Log) mend(d *damage, entries []Entry, matched, committed uint64) (uint64, error) {
 	head, end := entries[0].Index, entries[len(entries)-1].Index
 	if d.First < head || d.First > end || d.Last < d.First && !d.Open {
 		return 0, nil
@@ -103,10 +127,6 @@ func (l *Log) mend(d *damage, entries []Entry, committed uint64) (uint64, error)
 	if a.Known && a.Index == d.Last+1 && part[len(part)-1].Term > a.Term {
 		return refuse("entry %d has term %d, above the %d of entry %d here", last, part[len(part)-1].Term, a.Term, a.Index)
 	}
-	anchored := a.Known && a.Index <= end && entries[a.Index-head].Term == a.Term
-	if a.Known && a.Index <= end && !anchored {
-		return refuse("entry %d has term %d there and %d here", a.Index, entries[a.Index-head].Term, a.Term)
-	}
 	if d.Pinned {
 		e := &part[0]
 		if e.Term != d.header.term || len(e.Data) != int(d.header.length) || crc(e.Data) != d.header.payloadCRC {
@@ -114,13 +134,13 @@ func (l *Log) mend(d *damage, entries []Entry, committed uint64) (uint64, error)
 		}
 		return 1, l.mendPayload(d, e)
 	}
-	if !anchored {
+	if matched < last {
 		n := 0
-		for n < len(part) && part[n].Index <= committed {
+		for n < len(part) && part[n].Index <= max(matched, committed) {
 			n++
 		}
 		if part = part[:n]; n == 0 {
-			return refuse("nothing shows that they are the same")
+			return 0, &ProofError{Damage: d.Damage, Unproven: true, Reason: "nothing shows that they are the same"}
 		}
 	}
 	if d.seg != nil && d.seg.headless && d.First == d.seg.first && !known {
@@ -155,7 +175,7 @@ func (l *Log) mendRun(d *damage, part []Entry, before uint64) error {
 	}
 	whole := part[len(part)-1].Index >= d.Last
 	s := d.seg
-	if s == nil || d.clean && !s.headless && s.length()+need > max(l.options.SegmentBytes, need+segmentHeaderBytes) {
+	if s == nil || d.clean && d.end == 0 && !s.headless && s.length()+need > max(l.options.SegmentBytes, need+segmentHeaderBytes) {
 		return l.mendMissing(d, part, before)
 	}
 	end := d.Place + need
@@ -253,6 +273,9 @@ func (l *Log) mendMissing(d *damage, part []Entry, before uint64) error {
 	}
 	if at < len(l.segments) {
 		hi = l.segments[at].id
+	} else if l.openEnd.id > lo {
+		// Not above the id that the durable end names: it would no longer count.
+		hi = l.openEnd.id
 	}
 	prev := tail{d.First - 1, before}
 	for len(part) > 0 {

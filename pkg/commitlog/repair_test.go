@@ -69,21 +69,25 @@ func inDamage(list []commitlog.Damage, index uint64) bool {
 // mend repairs a log from the model as from a peer, and reports what is left
 // to do otherwise.
 func (m *model) mend(l *commitlog.Log, committed uint64) error {
-	for range 20 {
+	for range m.entries {
 		list := l.Damage()
 		if len(list) == 0 {
 			return nil
 		}
-		for _, d := range list {
-			if d.Open && d.First > d.Last {
-				if err := l.DropDamagedTail(d.First); err != nil {
-					return err
-				}
-				continue
+		d := list[0]
+		if d.Open && d.First > d.Last {
+			if err := l.DropDamagedTail(d.First); err != nil {
+				return err
 			}
-			if _, err := l.Repair(m.slice(d.First, d.Last+1), committed); err != nil {
-				return fmt.Errorf("repair %v: %w", d, err)
-			}
+			continue
+		}
+		// With what is behind it, up to what is known for sure.
+		last := d.Last + 1
+		for inDamage(list, last) && last < m.last() {
+			last++
+		}
+		if _, err := l.Repair(m.slice(d.First, last), committed); err != nil {
+			return fmt.Errorf("repair %v: %w", d, err)
 		}
 	}
 	return fmt.Errorf("still damaged: %v", l.Damage())
@@ -161,4 +165,174 @@ func TestFlippedBitIsRepaired(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A replacement is taken for one of three proofs, and for nothing else.
+func TestRepairNeedsAProof(t *testing.T) {
+	mem, m := build(t, 24, 50)
+	names := segments(t, mem)
+	spoilt := func(t *testing.T, place int64) (*commitlog.Log, commitlog.Damage) {
+		fs := mem.Kill()
+		require.NoError(t, fs.Corrupt(dir+"/"+names[1], place, 1))
+		l, err := damaged(fs, 0)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, l.Close()) })
+		require.Len(t, l.Damage(), 1)
+		return l, l.Damage()[0]
+	}
+	refused := func(t *testing.T, l *commitlog.Log, es []commitlog.Entry, committed uint64, why string, unproven bool) {
+		t.Helper()
+		was := l.Damage()
+		n, err := l.Repair(es, committed)
+		var proof *commitlog.ProofError
+		require.ErrorAs(t, err, &proof)
+		require.Contains(t, proof.Reason, why)
+		require.Equal(t, unproven, proof.Unproven)
+		require.Zero(t, n)
+		require.Equal(t, was, l.Damage())
+	}
+	other := func(es []commitlog.Entry, i int, change func(e *commitlog.Entry)) []commitlog.Entry {
+		es = append([]commitlog.Entry(nil), es...)
+		change(&es[i])
+		return es
+	}
+	t.Run("a payload", func(t *testing.T) {
+		l, d := spoilt(t, 64+60)
+		require.True(t, d.Pinned)
+		require.Equal(t, d.First, d.Last)
+		es := m.slice(d.First, d.Last)
+		require.Equal(t, es[0].Term, d.Term)
+		refused(t, l, other(es, 0, func(e *commitlog.Entry) { e.Data = append([]byte("x"), e.Data[1:]...) }), 99, "another payload", false)
+		refused(t, l, other(es, 0, func(e *commitlog.Entry) { e.Term++ }), 99, "term", false)
+		n, err := l.Repair(es, 0) // its header here is proof enough
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+		require.False(t, l.Quarantined())
+	})
+	t.Run("a header", func(t *testing.T) {
+		l, d := spoilt(t, 64+9)
+		require.False(t, d.Pinned)
+		require.Equal(t, commitlog.Anchor{Index: d.First - 1, Term: m.slice(d.First-1, d.First-1)[0].Term, Known: true}, d.Before)
+		require.Equal(t, commitlog.Anchor{Index: d.Last + 1, Term: m.slice(d.Last+1, d.Last+1)[0].Term, Known: true}, d.After)
+		es := m.slice(d.First-1, d.Last+1)
+		refused(t, l, es[1:2], d.First-1, "nothing shows", true)
+		refused(t, l, other(es, 2, func(e *commitlog.Entry) { e.Term++ }), 99, "there and", false)
+		refused(t, l, other(es, 0, func(e *commitlog.Entry) { e.Term-- }), 99, "there and", false)
+		refused(t, l, other(es[1:2], 0, func(e *commitlog.Entry) { e.Term = d.Before.Term - 1 }), 99, "below its predecessor", false)
+		refused(t, l, other(es[1:2], 0, func(e *commitlog.Entry) { e.Term = d.After.Term + 1 }), 99, "above", false)
+		refused(t, l, other(es[1:], 0, func(e *commitlog.Entry) { e.Data = make([]byte, 200) }), 99, "where there are", false)
+		var gap *commitlog.GapError
+		_, err := l.Repair([]commitlog.Entry{es[0], es[2]}, 99)
+		require.ErrorAs(t, err, &gap)
+		n, err := l.Repair(es[1:], 0) // up to what follows
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+	})
+	t.Run("a header, committed", func(t *testing.T) {
+		l, d := spoilt(t, 64+9)
+		n, err := l.Repair(m.slice(d.First, d.Last), d.Last)
+		require.NoError(t, err)
+		require.EqualValues(t, 1, n)
+	})
+}
+
+// What is known to be committed comes back piece by piece, however much it is.
+func TestRepairInPieces(t *testing.T) {
+	mem, m := build(t, 60, 50)
+	names := segments(t, mem)
+	for _, gone := range [][]string{names[:2], names[2:4], names[len(names)-2:], names} {
+		fs := mem.Kill()
+		for _, n := range gone {
+			require.NoError(t, fs.Remove(dir+"/"+n))
+		}
+		l, err := damaged(fs, 0)
+		require.NoError(t, err)
+		require.Len(t, l.Damage(), 1)
+		first, steps := l.Damage()[0].First, 0
+		for len(l.Damage()) > 0 {
+			d := l.Damage()[0]
+			require.Equal(t, first, d.First)
+			n, err := l.Repair(m.slice(d.First, min(d.Last, d.First+2)), d.First+1) // of three, two are committed
+			require.NoError(t, err)
+			if n > 2 { // up to the next one here, which is a proof as well
+				require.Equal(t, d.Last, d.First+2)
+			}
+			first, steps = first+n, steps+1
+			_, err = m.serves(l)
+			require.NoError(t, err)
+		}
+		require.Greater(t, steps, 3)
+		m.is(t, l, fs, fmt.Sprint(gone))
+	}
+}
+
+// A damaged tail that nobody else ever had is cut on the caller's word, and
+// never one that is known here to be committed.
+func TestDropDamagedTail(t *testing.T) {
+	mem, m := build(t, 24, 50)
+	names := segments(t, mem)
+	last := dir + "/" + names[len(names)-1]
+	end := int64(len(strings.TrimRight(string(get(t, mem, last)), "\x00")))
+	spoilt := func(t *testing.T, commit uint64) (*memfs.FS, *commitlog.Log) {
+		fs := mem.Kill()
+		require.NoError(t, fs.Corrupt(last, end-80, 1)) // the header of the last entry
+		o := small(fs)
+		o.AllowDamage, o.KnownCommit = true, commit
+		l, err := commitlog.Open(o)
+		require.NoError(t, err)
+		require.Len(t, l.Damage(), 1)
+		require.Equal(t, m.last(), l.Damage()[0].First)
+		return fs, l
+	}
+	t.Run("committed", func(t *testing.T) {
+		_, l := spoilt(t, m.last())
+		defer l.Close()
+		var committed *commitlog.CommittedError
+		require.ErrorAs(t, l.DropDamagedTail(m.last()), &committed)
+		require.True(t, l.Quarantined())
+	})
+	t.Run("unknown to all", func(t *testing.T) {
+		fs, l := spoilt(t, 0)
+		require.NoError(t, l.DropDamagedTail(m.last()))
+		(&model{entries: m.slice(1, m.last()-1)}).is(t, l, fs, "cut")
+	})
+	t.Run("and what follows", func(t *testing.T) { // an uncommitted fork, with entries that are whole
+		fs, l := spoilt(t, 0)
+		from := m.last() - 5
+		require.NoError(t, l.DropDamagedTail(from))
+		(&model{entries: m.slice(1, from-1)}).is(t, l, fs, "cut")
+	})
+	t.Run("not in a whole log", func(t *testing.T) {
+		l, err := damaged(mem.Kill(), 0)
+		require.NoError(t, err)
+		defer l.Close()
+		require.Error(t, l.DropDamagedTail(m.last()))
+		require.Equal(t, m.last(), l.Last())
+	})
+	t.Run("without a durable end", func(t *testing.T) { // how much there was is not known
+		fs := mem.Kill()
+		put(t, fs, last, get(t, fs, last)[:64+48+30])
+		require.NoError(t, fs.Remove(dir+"/durable-end"))
+		o := small(fs)
+		first := m.last()
+		for ; first > 0; first-- { // of the last segment
+			if strings.HasPrefix(names[len(names)-1], fmt.Sprintf("%020d-", first)) {
+				break
+			}
+		}
+		o.AllowDamage, o.KnownCommit = true, first+1
+		l, err := commitlog.Open(o)
+		require.NoError(t, err)
+		require.Len(t, l.Damage(), 1)
+		d := l.Damage()[0]
+		require.True(t, d.Open)
+		require.Equal(t, []uint64{first, first + 1}, []uint64{d.First, d.Last})
+		_, err = l.Repair(m.slice(d.First, d.Last+1), d.Last+1) // there was more, as a peer knows
+		require.NoError(t, err)
+		d = l.Damage()[0]
+		require.Equal(t, []uint64{first + 3, first + 2}, []uint64{d.First, d.Last})
+		require.True(t, l.Quarantined())
+		require.NoError(t, l.DropDamagedTail(d.First))
+		(&model{entries: m.slice(1, d.Last)}).is(t, l, fs, "cut")
+	})
 }
