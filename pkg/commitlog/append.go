@@ -137,11 +137,13 @@ func (l *Log) preallocate(nth int, size int64) error {
 
 // noSpace tells a full disk from a broken one.
 func (l *Log) noSpace(op, path string, err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return &NoSpaceError{Err: err}
 	}
 	return l.fatal(op, path, err)
 }
+
+func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
 
 // prepare preallocates the next segment when the active one is half full. A
 // full disk is then told by Stats, and by the Append that needs the segment.
@@ -261,7 +263,11 @@ func (l *Log) roll(prev tail) error {
 	if err := sp.file.Sync(); err != nil {
 		return l.fatal("sync", free, err)
 	}
-	if err := l.fs.Rename(free, l.path(name)); err != nil {
+	switch err := l.fs.Rename(free, l.path(name)); {
+	case isFull(err) && prev.index == l.last.index:
+		// No room for a longer name, and nothing of this call is written.
+		return &NoSpaceError{Err: err}
+	case err != nil:
 		return l.fatal("rename", free, err)
 	}
 	if err := l.syncDir(); err != nil {

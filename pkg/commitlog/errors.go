@@ -65,12 +65,13 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("entry %d has %d bytes, more than %d", e.Index, e.Bytes, uint64(MaxEntryBytes))
 }
 
-// NoSpaceError reports that the next segment could not be preallocated. The
-// call that returns it changed nothing, and the log goes on: it is the one
-// disk error that is not fatal.
+// NoSpaceError reports that there was no room for a file that comes before a
+// change: a preallocated segment, a start record, the offset index. The call that
+// returns it changed nothing that counts, and the log goes on: it is the one disk
+// error that is not fatal.
 type NoSpaceError struct{ Err error }
 
-func (e *NoSpaceError) Error() string { return fmt.Sprintf("preallocate segment: %v", e.Err) }
+func (e *NoSpaceError) Error() string { return fmt.Sprintf("no space: %v", e.Err) }
 
 func (e *NoSpaceError) Unwrap() error { return e.Err }
 

@@ -42,6 +42,9 @@ type Log struct {
 	offsetFile *offsetFile // gets the next batch; nil: the next one makes it; guarded by publishing
 	offsetBuf  []byte      // encode buffer of Publish, reused; guarded by publishing
 	fresh      []batch     // batches of one Publish, reused; guarded by publishing
+	// unwritten is how many of the newest batches of recent a full disk kept out
+	// of the index's files; guarded by publishing.
+	unwritten int
 
 	sweeping sync.Mutex // held by Sweep, across I/O; Close takes it under writing, Sweep takes neither
 
@@ -53,7 +56,7 @@ type Log struct {
 	cache          cache          // the newest entries
 	shape          uint64         // counts the changes that took entries away
 	sealed         []*offsetFile  // rising; replaced, never changed in place
-	recent         []batch        // batches of offsetFile
+	recent         []batch        // batches of offsetFile, and those unwritten
 	visible        uint64         // offset the next record gets
 	lowest         uint64         // lowest readable offset
 	gone           gone           // files below the start that Sweep removes; replaced, never changed in place

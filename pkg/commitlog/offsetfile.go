@@ -137,11 +137,17 @@ func (l *Log) createOffsetFile(first uint64) (*offsetFile, error) {
 	f := &offsetFile{name: name, path: l.path(name), first: first}
 	file, err := l.fs.Create(f.path)
 	if err != nil {
-		return nil, l.fatal("create", f.path, err)
+		return nil, l.noSpace("create", f.path, err)
 	}
 	f.handle = newHandle(file)
-	h := l.encodeOffsetHeader(first)
-	if n, err := file.WriteAt(h, 0); err != nil || n < len(h) {
+	n, err := file.WriteAt(l.encodeOffsetHeader(first), 0)
+	if isFull(err) {
+		if rerr := errors.Join(f.handle.release(), l.fs.Remove(f.path)); rerr != nil {
+			return nil, l.fatal("remove", f.path, rerr)
+		}
+		return nil, &NoSpaceError{Err: err}
+	}
+	if err != nil || n < offsetRecordBytes {
 		return nil, l.fatal("write", f.path, errors.Join(shortWrite(err), f.handle.release()))
 	}
 	return f, nil
@@ -195,6 +201,9 @@ func (l *Log) openSealed(f *offsetFile) error {
 	if size < f.place(f.count) {
 		return errDamagedIndex
 	}
+	if err := l.mapFile(f); err != nil {
+		return err
+	}
 	last, err := f.at(f.count - 1)
 	if err != nil {
 		return damaged(err)
@@ -205,9 +214,6 @@ func (l *Log) openSealed(f *offsetFile) error {
 	}
 	if head.FirstOffset != f.first {
 		return errDamagedIndex
-	}
-	if err := l.mapFile(f); err != nil {
-		return err
 	}
 	f.next, f.newest = last.next(), last.newest
 	return nil

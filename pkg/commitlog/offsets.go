@@ -23,17 +23,11 @@ func (l *Log) recoverOffsets() error {
 		if err != nil {
 			return err
 		}
-		gone := names[i:]
-		switch {
-		case usable && l.offsetFile == nil:
+		if usable {
 			continue
-		case usable:
-			// It is the newest; or Rewind cut it, and a crash kept those behind.
-			gone = gone[1:]
-		default:
-			l.logger.Warn("dropping the offset index from here on", "file", name, "next", l.visible)
 		}
-		for _, name := range gone {
+		l.logger.Warn("dropping the offset index from here on", "file", name, "next", l.visible)
+		for _, name := range names[i:] {
 			if err := l.remove(name); err != nil {
 				return err
 			}
@@ -67,30 +61,28 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	case len(l.sealed) == 0 && f.first > l.start.Offset:
 		return drop()
 	}
-	sealed := false
-	if !newest {
-		err := l.openSealed(f)
-		if err != nil && !errors.Is(err, errDamagedIndex) {
-			return false, errors.Join(err, f.handle.release())
+	if newest {
+		if f.next < l.start.Offset {
+			return drop()
 		}
-		sealed = err == nil
+		if err := f.handle.file.Truncate(f.place(len(recs))); err != nil {
+			return false, l.fatal("truncate", f.path, err)
+		}
+		l.offsetFile, l.recent, l.visible = f, recs, f.next
+		return true, nil
 	}
-	if sealed && f.next <= l.start.Offset {
+	if err := l.openSealed(f); err != nil {
+		if errors.Is(err, errDamagedIndex) {
+			return drop()
+		}
+		return false, errors.Join(err, f.handle.release())
+	}
+	if f.next <= l.start.Offset {
 		// SetStart removed it together with the ones behind, and a crash kept it.
 		return true, l.discardOffsets(f)
 	}
-	if sealed {
-		l.sealed = append(l.sealed, f)
-		l.visible = f.next
-		return true, nil
-	}
-	if f.next < l.start.Offset {
-		return drop()
-	}
-	if err := f.handle.file.Truncate(f.place(len(recs))); err != nil {
-		return false, l.fatal("truncate", f.path, err)
-	}
-	l.offsetFile, l.recent, l.visible = f, recs, f.next
+	l.sealed = append(l.sealed, f)
+	l.visible = f.next
 	return true, nil
 }
 
@@ -122,7 +114,8 @@ func (l *Log) unseal() error {
 
 // Publish makes batches readable, in offset order: it extends the offset
 // index, moves Visible, and wakes who waits. Batches below Visible are skipped,
-// as a replay repeats them; a gap is an *OffsetGapError. Nothing is synced.
+// as a replay repeats them; a gap is an *OffsetGapError. Nothing is synced, and
+// on a full disk nothing is written until there is room.
 func (l *Log) Publish(batches []Applied) error { return l.report(l.publish(batches)) }
 
 func (l *Log) publish(batches []Applied) error {
@@ -154,12 +147,10 @@ func (l *Log) publish(batches []Applied) error {
 		l.fresh = append(l.fresh, b)
 		next = b.next()
 	}
-	for rest := l.fresh; len(rest) > 0; {
-		n, err := l.store(rest)
-		if err != nil {
+	if len(l.fresh) > 0 {
+		if err := l.show(); err != nil {
 			return err
 		}
-		rest = rest[n:]
 	}
 	l.SetCommitted(applied)
 	if applied > l.applied.Load() {
@@ -179,39 +170,72 @@ func (l *Log) newestTime() int64 {
 	return 0
 }
 
-// store writes as many batches as fit in the newest file, and shows them.
-func (l *Log) store(batches []batch) (int, error) {
-	if l.offsetFile != nil && len(l.recent) >= l.options.OffsetBatches {
-		if err := l.sealOffsets(); err != nil {
-			return 0, err
+// show makes the fresh batches readable and writes them to the index's files. A
+// full disk keeps them in memory alone: the index is derived, and a node must not
+// end for it.
+func (l *Log) show() error {
+	l.mu.Lock()
+	l.recent = append(l.recent, l.fresh...)
+	l.visible = l.recent[len(l.recent)-1].next()
+	l.wake()
+	l.mu.Unlock()
+	l.unwritten += len(l.fresh)
+	var full *NoSpaceError
+	if err := l.writeOffsets(); !errors.As(err, &full) {
+		return err
+	}
+	if l.metrics.noSpace.Inc(); l.unwritten == len(l.fresh) {
+		l.logger.Warn("the disk is full: the offset index grows in memory only", "err", full)
+	}
+	return nil
+}
+
+// writeOffsets brings the files of the index up to recent. A *NoSpaceError leaves
+// what is missing to the next call.
+func (l *Log) writeOffsets() error {
+	for l.unwritten > 0 {
+		written := len(l.recent) - l.unwritten
+		switch {
+		case l.offsetFile == nil:
+			f, err := l.createOffsetFile(l.recent[0].FirstOffset)
+			if err != nil {
+				return err
+			}
+			l.offsetFile = f
+		case written >= l.options.OffsetBatches:
+			if err := l.sealOffsets(written); err != nil {
+				return err
+			}
+		default:
+			n := min(l.unwritten, l.options.OffsetBatches-written)
+			if err := l.writeBatches(l.recent[written:written+n], written); err != nil {
+				return err
+			}
+			l.unwritten -= n
 		}
 	}
-	if l.offsetFile == nil {
-		f, err := l.createOffsetFile(batches[0].FirstOffset)
-		if err != nil {
-			return 0, err
-		}
-		l.offsetFile = f
-	}
+	return nil
+}
+
+// writeBatches writes batches behind the first n of the newest file.
+func (l *Log) writeBatches(batches []batch, n int) error {
 	f := l.offsetFile
-	batches = batches[:min(len(batches), l.options.OffsetBatches-len(l.recent))]
 	l.offsetBuf = l.offsetBuf[:0]
 	for i := range batches {
 		l.offsetBuf = appendBatch(l.offsetBuf, &batches[i])
 	}
-	if n, err := f.handle.file.WriteAt(l.offsetBuf, f.place(len(l.recent))); err != nil || n < len(l.offsetBuf) {
-		return 0, l.fatal("write", f.path, shortWrite(err))
+	switch n, err := f.handle.file.WriteAt(l.offsetBuf, f.place(n)); {
+	case isFull(err):
+		return &NoSpaceError{Err: err} // what was written is written again
+	case err != nil || n < len(l.offsetBuf):
+		return l.fatal("write", f.path, shortWrite(err))
 	}
-	l.mu.Lock()
-	l.recent = append(l.recent, batches...)
-	l.visible = batches[len(batches)-1].next()
-	l.wake()
-	l.mu.Unlock()
-	return len(batches), nil
+	return nil
 }
 
-// sealOffsets syncs the newest file and maps it; the next batch begins another.
-func (l *Log) sealOffsets() error {
+// sealOffsets syncs the newest file, which holds the first n of recent, and maps
+// it; the next batch begins another.
+func (l *Log) sealOffsets(n int) error {
 	f := l.offsetFile
 	if err := f.handle.file.Sync(); err != nil {
 		return l.fatal("sync", f.path, err)
@@ -224,12 +248,12 @@ func (l *Log) sealOffsets() error {
 	if err := l.mapFile(f); err != nil {
 		return l.fatal("map", f.path, err)
 	}
-	last := &l.recent[len(l.recent)-1]
-	f.count, f.next, f.newest = len(l.recent), last.next(), last.newest
+	last := &l.recent[n-1]
+	f.count, f.next, f.newest = n, last.next(), last.newest
 	l.offsetFile = nil
 	l.mu.Lock()
 	l.sealed = append(slices.Clone(l.sealed), f)
-	l.recent = nil
+	l.recent = slices.Clone(l.recent[n:])
 	l.mu.Unlock()
 	return nil
 }
@@ -273,6 +297,15 @@ func (l *Log) rewind(next uint64) error {
 	defer l.publishing.Unlock()
 	if err := l.check(); err != nil {
 		return err
+	}
+	if l.unwritten > 0 {
+		// A checkpoint holds none of these: it syncs the index first.
+		written := len(l.recent) - l.unwritten
+		l.mu.Lock()
+		l.visible = l.recent[written].FirstOffset
+		l.recent = l.recent[:written:written]
+		l.mu.Unlock()
+		l.unwritten = 0
 	}
 	if next > l.visible || next < l.start.Offset {
 		return &OffsetGapError{Want: l.visible, Got: next}
@@ -320,12 +353,17 @@ func (l *Log) rewind(next uint64) error {
 func (l *Log) Applied() uint64 { return l.applied.Load() }
 
 // SyncOffsets makes the index durable as far as it is published: part of every
-// checkpoint. Publishing goes on meanwhile.
+// checkpoint. Publishing goes on meanwhile. *NoSpaceError: a part is in memory
+// alone.
 func (l *Log) SyncOffsets() error { return l.report(l.syncOffsets()) }
 
 func (l *Log) syncOffsets() error {
 	l.publishing.Lock()
 	if err := l.check(); err != nil {
+		l.publishing.Unlock()
+		return err
+	}
+	if err := l.writeOffsets(); err != nil {
 		l.publishing.Unlock()
 		return err
 	}

@@ -86,13 +86,23 @@ func (l *Log) readStart() (startRecord, error) {
 		return r, err
 	case state != startGood && copied == startGood:
 		l.logger.Warn("start record restored from its copy", "index", second.Index)
-		return second, l.writeStart(second)
+		return second, l.unlessFull(l.writeStart(second))
 	case state == startBad || copied == startBad && state == startAbsent:
 		return r, &CorruptError{Path: l.path(startFile), Reason: "start record"}
 	case state == startGood && (copied != startGood || second != r):
-		return r, l.writeStartFile(startCopy, r)
+		return r, l.unlessFull(l.writeStartFile(startCopy, r))
 	}
 	return r, nil
+}
+
+// unlessFull lets Open go on where a full disk has no room for a second copy.
+func (l *Log) unlessFull(err error) error {
+	var full *NoSpaceError
+	if !errors.As(err, &full) {
+		return err
+	}
+	l.logger.Warn("the start record is there once only: the disk is full", "err", full.Err)
+	return nil
 }
 
 const (
@@ -116,7 +126,8 @@ func (l *Log) readStartFile(name string) (r startRecord, state int, err error) {
 	return startRecord{Start{f[0], f[1], f[2]}, f[3]}, startGood, nil
 }
 
-// writeStart makes r durable, twice.
+// writeStart makes r durable, twice. An error that says the disk is full leaves
+// the old one or the new one, which no opened file contradicts.
 func (l *Log) writeStart(r startRecord) error {
 	if err := l.writeStartFile(startFile, r); err != nil {
 		return err
@@ -128,7 +139,7 @@ func (l *Log) writeStartFile(name string, r startRecord) error {
 	var b [smallBytes]byte
 	encodeSmall(b[:], startMagic, [5]uint64{r.Index, r.Term, r.Offset, r.floor})
 	if err := vfs.WriteFileAtomic(l.fs, l.path(name), b[:]); err != nil {
-		return l.fatal("write", l.path(name), err)
+		return l.noSpace("write", l.path(name), err)
 	}
 	return nil
 }

@@ -16,10 +16,6 @@ func (l *Log) recoverEntries() error {
 	if l.start, err = l.readStart(); err != nil {
 		return err
 	}
-	// After a kill its name may not be durable yet, and what it outlaws goes now.
-	if err := l.syncDir(); err != nil {
-		return err
-	}
 	d, hasEnd, err := l.openDurable()
 	if err != nil {
 		return err
@@ -289,9 +285,10 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 	l.mu.Unlock()
 	end := durableEnd{index: v.last.index, term: v.last.term, id: s.id, place: v.next.place}
 	switch {
+	case v.damage == "":
+		l.active = s
 	case v.next.place == segmentHeaderBytes:
-		// Nothing is left of it. It does not stay even where it could: it may be
-		// too short for an entry, and another would then begin at the same one.
+		// Nothing is left of it.
 		if err := l.bound(s, d); err != nil {
 			return err
 		}
@@ -305,8 +302,6 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 			return err
 		}
 		return l.writeDurable(end)
-	case v.damage == "":
-		l.active = s
 	default:
 		if err := l.bound(s, d); err != nil {
 			return err

@@ -126,7 +126,8 @@ func (l *Log) discard(s *segment) error {
 
 // Reset empties the log, durably: the next entry is s.Index+1 and the next
 // offset s.Offset. It is for a checkpoint installed from elsewhere. The new
-// start record outlaws the old files before any of them goes.
+// start record outlaws the old files before any of them goes; *NoSpaceError says
+// that there was no room for it, and leaves everything but the spares.
 func (l *Log) Reset(s Start) error { return l.report(l.reset(s)) }
 
 func (l *Log) reset(s Start) error {
@@ -145,7 +146,7 @@ func (l *Log) reset(s Start) error {
 	if l.offsetFile != nil {
 		files = append(slices.Clone(files), l.offsetFile)
 	}
-	l.active, l.offsetFile = nil, nil
+	l.active, l.offsetFile, l.unwritten = nil, nil, 0
 	l.mu.Lock()
 	l.start, l.last = r, tail{s.Index, s.Term}
 	l.segments, l.sealed, l.recent = nil, nil, nil
@@ -178,16 +179,9 @@ func (l *Log) outlaw(s Start) (startRecord, error) {
 		return startRecord{}, err
 	}
 	// A spare keeps its id, which is then below the floor.
-	for _, sp := range l.spares {
-		if err := sp.file.Close(); err != nil {
-			return startRecord{}, l.fatal("close", l.path(freeName(sp.id)), err)
-		}
-		if err := l.remove(freeName(sp.id)); err != nil {
-			return startRecord{}, err
-		}
+	if err := l.discardSpares(); err != nil {
+		return startRecord{}, err
 	}
-	l.spares = nil
-	l.spareBytes.Store(0)
 	l.lastCounter++
 	r := startRecord{Start: s, floor: floorOf(l.lastCounter)}
 	return r, l.writeStart(r)
@@ -196,8 +190,41 @@ func (l *Log) outlaw(s Start) (startRecord, error) {
 // SetStart moves the beginning of the log up to s, an entry it has: retention.
 // When it returns the start record is durable, and the segments and offset files
 // wholly below it are no part of the log any more; Sweep removes them. A start
-// at or below the present one changes nothing.
+// at or below the present one changes nothing, and neither does *NoSpaceError;
+// DropSpare makes room.
 func (l *Log) SetStart(s Start) error { return l.report(l.setStart(s)) }
+
+// DropSpare gives up the preallocated segments. It is for a full disk on which
+// something small has to be written that frees more than they.
+func (l *Log) DropSpare() error { return l.report(l.dropSpare()) }
+
+func (l *Log) dropSpare() error {
+	l.writing.Lock()
+	defer l.finish()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if err := l.discardSpares(); err != nil {
+		return err
+	}
+	return l.syncDir()
+}
+
+// discardSpares removes the spares; their ids are used.
+func (l *Log) discardSpares() error {
+	for _, sp := range l.spares {
+		if err := sp.file.Close(); err != nil {
+			return l.fatal("close", l.path(freeName(sp.id)), err)
+		}
+		if err := l.remove(freeName(sp.id)); err != nil {
+			return err
+		}
+	}
+	l.spares = nil
+	l.spareBytes.Store(0)
+	l.spareReady.Store(false)
+	return nil
+}
 
 func (l *Log) setStart(s Start) error {
 	l.writing.Lock()

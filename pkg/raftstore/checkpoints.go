@@ -171,6 +171,20 @@ func (c *checkpoints) put(h *checkpoint, config, state []byte) error {
 	return nil
 }
 
+// forget removes a checkpoint that was put and is not to be. change must be held.
+func (c *checkpoints) forget(h *checkpoint) error {
+	c.mu.Lock()
+	var list []*checkpoint
+	for _, o := range c.list {
+		if o != h {
+			list = append(list, o)
+		}
+	}
+	c.list = list
+	c.mu.Unlock()
+	return c.fs.Remove(path.Join(c.dir, h.name))
+}
+
 // double writes the second copy of a checkpoint. change must be held.
 func (c *checkpoints) double(h *checkpoint) error {
 	name := path.Join(c.dir, h.id()+checkpointSuffix+copySuffix)
@@ -249,5 +263,5 @@ func (c *checkpoints) keep(base uint64, choose func([]*checkpoint) []*checkpoint
 	return nil
 }
 
-// isFull tells a full disk, which only delays a checkpoint, from a broken one.
-func isFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }
+// IsFull tells a full disk, which only delays, from a broken one.
+func IsFull(err error) bool { return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) }

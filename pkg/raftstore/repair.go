@@ -118,7 +118,7 @@ func (s *Store) RepairStable(term uint64) error {
 		return fmt.Errorf("repair %s: term %d is not above %d, which it has seen", s.stable.path, term, least)
 	}
 	if err := s.stable.replace(s.fs, term); err != nil {
-		if !isFull(err) {
+		if !IsFull(err) {
 			s.Fail(err)
 		}
 		return err
@@ -150,7 +150,7 @@ func (s *Store) PutCheckpoint(in Installed) error {
 	if err == nil && h.index == start.Index {
 		err = c.double(h)
 	}
-	if err != nil && !isFull(err) {
+	if err != nil && !IsFull(err) {
 		s.Fail(err)
 	}
 	if err == nil {

@@ -40,7 +40,7 @@ func (s *Store) scrubCheckpoint(h *checkpoint) error {
 		return nil // dropped meanwhile
 	}
 	if err := c.mend(h, h.index == base); err != nil {
-		if !isFull(err) {
+		if !IsFull(err) {
 			s.Fail(err)
 		}
 		return err
@@ -138,7 +138,7 @@ func (s *Store) scrubStable() error {
 	s.enter()
 	defer s.leave()
 	if err := s.stable.scrub(s.logger); err != nil {
-		if !isFull(err) {
+		if !IsFull(err) {
 			s.Fail(err)
 		}
 		return err

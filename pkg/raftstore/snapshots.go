@@ -116,7 +116,7 @@ func (k *Sink) Close() error {
 	if err == nil {
 		err = s.checks.thin()
 	}
-	if err != nil && !isFull(err) {
+	if err != nil && !IsFull(err) {
 		s.Fail(err)
 	}
 	return err
@@ -139,16 +139,23 @@ func (s *Store) Retain(lowest uint64) (bool, error) {
 		}
 	}
 	if to == nil {
-		return false, nil
+		return false, s.copyBase()
 	}
 	err := c.double(to)
+	copied := !IsFull(err)
+	if !copied {
+		err = nil // there is room for the copy once the start has moved
+	}
 	if err == nil {
-		err = s.log.SetStart(*to.start())
+		err = s.setStart(to)
 	}
 	if err == nil {
 		err = c.dropBelow(to.index)
 	}
-	if err != nil && !isFull(err) {
+	if err == nil && !copied {
+		err = s.copyBase()
+	}
+	if err != nil && !IsFull(err) {
 		s.Fail(fmt.Errorf("move start of the log to entry %d: %w", to.index, err))
 	}
 	return err == nil, err
@@ -166,6 +173,33 @@ func (s *Store) Sweep() (more bool) {
 	return more
 }
 
+// copyBase makes the copy of the checkpoint the log starts at, if a full disk had no
+// room for it. c.change must be held.
+func (s *Store) copyBase() error {
+	list, base := s.checks.snapshot()
+	if base == 0 || len(list) == 0 || list[0].index != base {
+		return nil
+	}
+	err := s.checks.double(list[0])
+	if err != nil && !IsFull(err) {
+		s.Fail(err)
+	}
+	return err
+}
+
+// setStart moves the start of the log. On a full disk the spare segment makes room
+// for the record of it: what retention frees is worth more.
+func (s *Store) setStart(to *checkpoint) error {
+	err := s.log.SetStart(*to.start())
+	if !IsFull(err) {
+		return err
+	}
+	if err := s.log.DropSpare(); err != nil {
+		return err
+	}
+	return s.log.SetStart(*to.start())
+}
+
 // Installed is a checkpoint that came from the leader.
 type Installed struct {
 	Index, Term uint64
@@ -177,7 +211,8 @@ type Installed struct {
 
 // Install replaces everything this node has by a checkpoint: the log is empty
 // afterwards and begins after it. Raft must not be running. A crash in the
-// middle is completed by Open. A failure to write does not return.
+// middle is completed by Open. A failure to write does not return, but for a full
+// disk: IsFull, and nothing is changed.
 func (s *Store) Install(in Installed) error {
 	s.enter()
 	defer s.leave()
@@ -186,17 +221,29 @@ func (s *Store) Install(in Installed) error {
 	defer c.change.Unlock()
 	h := &checkpoint{index: in.Index, term: in.Term, next: in.Next, bytes: in.Bytes,
 		configIndex: in.ConfigIndex, reset: true}
-	err := c.put(h, raft.EncodeConfiguration(in.Config), in.State)
-	if isFull(err) {
-		return err
+	config := raft.EncodeConfiguration(in.Config)
+	err := c.put(h, config, in.State)
+	if IsFull(err) {
+		// All that takes the room is about to go.
+		if err = s.log.DropSpare(); err == nil {
+			err = c.put(h, config, in.State)
+		}
+		if IsFull(err) {
+			return err
+		}
 	}
 	if err == nil {
-		err = s.log.Reset(*h.start())
+		if err = s.log.Reset(*h.start()); IsFull(err) {
+			if rerr := c.forget(h); rerr != nil {
+				s.Fail(fmt.Errorf("install checkpoint %d: %w", in.Index, rerr))
+			}
+			return err
+		}
 	}
 	if err == nil {
 		err = c.double(h)
 	}
-	if err == nil || isFull(err) {
+	if err == nil || IsFull(err) {
 		err = c.dropBelow(h.index)
 	}
 	if err != nil {

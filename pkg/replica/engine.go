@@ -163,46 +163,72 @@ func (e *engine) replicates(id string, term uint64) bool {
 	return slices.ContainsFunc(e.peers(), func(p Peer) bool { return p.ID == id })
 }
 
+// maintenanceRetry is how long a checkpoint or a retention that failed, on a full
+// disk for one, waits to be tried again.
+const maintenanceRetry = time.Second
+
 // maintenance takes checkpoints, moves the start of the log and removes what is
 // below it. A fatal fault of the store ends it.
 func (e *engine) maintenance() {
 	tick := time.NewTicker(sweepPeriod)
 	defer tick.Stop()
 	var pace sweeping
+	var again time.Time // when what failed is tried again; zero: nothing failed
+	failures := 0
 	for {
 		select {
 		case <-e.maintain:
+			if !again.IsZero() {
+				continue
+			}
 		case now := <-tick.C:
-			if st := e.r.store.Log().Stats(); st.GoingBytes > 0 && pace.due(now, st.Going) {
+			st := e.r.store.Log().Stats()
+			if st.GoingBytes > 0 && (pace.due(now, st.Going) || e.r.reserve.low()) {
 				e.r.store.Sweep()
 			}
-			continue
+			if again.IsZero() || now.Before(again) {
+				continue
+			}
 		case <-e.stop:
 			return
 		}
-		if e.fsm.checkpointDue() {
-			e.checkpoint()
+		err := e.maintained()
+		if err == nil || errors.Is(err, raft.ErrRaftShutdown) {
+			again, failures = time.Time{}, 0
+			continue
 		}
-		if lowest := e.fsm.lowest(); lowest > 0 {
-			if _, err := e.r.store.Retain(lowest); err != nil {
-				e.r.logger.Warn("start of the log not moved", "err", err)
-			}
+		again = time.Now().Add(maintenanceRetry)
+		// Once may be a configuration that is committed and not applied.
+		if failures++; failures == 2 {
+			e.r.logger.Warn("no checkpoint taken, or the start of the log not moved", "err", err)
 		}
 	}
 }
 
+// maintained does what is due.
+func (e *engine) maintained() error {
+	var errs []error
+	if e.fsm.checkpointDue() {
+		errs = append(errs, e.checkpoint())
+	}
+	if lowest := e.fsm.lowest(); lowest > 0 {
+		_, err := e.r.store.Retain(lowest)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
 // checkpoint takes one. It may fail while a configuration is committed but not
-// applied; the next entry then tries again.
-func (e *engine) checkpoint() {
+// applied, or the disk is full.
+func (e *engine) checkpoint() error {
 	f := e.raft.Snapshot()
 	endWith(f, e.done)
-	switch err := f.Error(); {
-	case err == nil:
+	err := f.Error()
+	if err == nil {
 		e.fsm.checkpointed()
 		e.r.metrics.checkpoints.Inc()
-	case !errors.Is(err, raft.ErrRaftShutdown):
-		e.r.logger.Debug("no checkpoint taken", "err", err)
 	}
+	return err
 }
 
 // install decides about a checkpoint the leader sent (storage.md): what we hold
@@ -283,11 +309,16 @@ func (r *Replica) reinstall(in raftstore.Installed) error {
 		return fmt.Errorf("leader's checkpoint at entry %d, term %d contradicts this node, which has committed up to %d",
 			in.Index, in.Term, committed)
 	default:
-		if err := r.guard(func() error { return r.store.Install(in) }); err != nil {
+		switch err := r.guard(func() error { return r.store.Install(in) }); {
+		case raftstore.IsFull(err):
+			// The leader sends it again, at Raft's pace.
+			r.logger.Warn("checkpoint not installed: the disk is full", "index", in.Index, "err", err)
+		case err != nil:
 			return err
+		default:
+			r.metrics.installs.Inc()
+			r.logger.Info("checkpoint installed", "index", in.Index, "offset", in.Next)
 		}
-		r.metrics.installs.Inc()
-		r.logger.Info("checkpoint installed", "index", in.Index, "offset", in.Next)
 	}
 	return r.startEngine()
 }

@@ -13,7 +13,8 @@ const TempSuffix = ".tmp"
 
 // WriteFileAtomic replaces the contents of name so that a crash leaves either
 // the old file or the new one, whole: tmp → write → sync → rename → sync of
-// the directory. The new contents are durable on return.
+// the directory. The new contents are durable on return. What is left of a file
+// that could not be written is removed, if it can be: the disk may be full of it.
 func WriteFileAtomic(fsys FS, name string, data []byte) error {
 	tmp := name + TempSuffix
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -28,9 +29,11 @@ func WriteFileAtomic(fsys FS, name string, data []byte) error {
 		err = f.Sync()
 	}
 	if err = errors.Join(err, f.Close()); err != nil {
+		_ = fsys.Remove(tmp) // the error is told already
 		return fmt.Errorf("write %s: %w", tmp, err)
 	}
 	if err := fsys.Rename(tmp, name); err != nil {
+		_ = fsys.Remove(tmp) // likewise
 		return fmt.Errorf("rename %s: %w", tmp, err)
 	}
 	if err := fsys.SyncDir(path.Dir(name)); err != nil {
