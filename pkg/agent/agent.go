@@ -174,6 +174,8 @@ func (a *Agent) openReplica() (err error) {
 		SegmentBytes:     int64(a.cfg.Log.SegmentSize),
 		CacheBytes:       int64(a.cfg.Log.CacheSize),
 		Reserve:          int64(a.cfg.Log.Reserve),
+		Announce:         announce(a.cfg.Raft.AnnounceInterval),
+		Compare:          a.compare,
 		Retain:           replica.Retain{Age: a.cfg.Retain.Age, Bytes: int64(a.cfg.Retain.Size)},
 		Clock:            a.deps.Clock,
 		Dial:             a.dialRaft,

@@ -95,6 +95,25 @@ func (a *Agent) stats(ctx context.Context, id string) (resp *nodev1.StatsRespons
 	return resp, err
 }
 
+// compare asks a node for its hash of the state at an announced entry, and tells
+// it this node's.
+func (a *Agent) compare(ctx context.Context, id string, index, print uint64) (known bool, theirs uint64, err error) {
+	err = a.call(ctx, a.address(id), replica.NameOf(id), func(ctx context.Context, c nodev1.NodeClient) error {
+		resp, err := c.CompareHash(ctx, &nodev1.CompareHashRequest{Index: index, Hash: print})
+		known, theirs = resp.GetKnown(), resp.GetHash()
+		return err
+	})
+	return known, theirs, err
+}
+
+// announce is the interval of announcements as the replica takes it.
+func announce(configured time.Duration) time.Duration {
+	if configured == 0 {
+		return -1
+	}
+	return configured
+}
+
 // submitter gives the replica the shape the server asks for.
 type submitter struct{ *replica.Replica }
 

@@ -15,6 +15,8 @@ import (
 const (
 	// DefaultHeartbeat is the heartbeat, election and lease timeout.
 	DefaultHeartbeat = 300 * time.Millisecond
+	// DefaultAnnounce is the time between two announcements of the leader's state.
+	DefaultAnnounce = 5 * time.Second
 	// DefaultMaxInFlightBytes bounds the batches waiting and proposed.
 	DefaultMaxInFlightBytes = 32 << 20
 	// MaxBatchBytes bounds the records of one batch: a largest record (1 MiB less
@@ -58,6 +60,12 @@ type Config struct {
 	// Retain is what the cluster keeps, as long as this node leads; give all nodes
 	// the same.
 	Retain Retain
+	// Announce is how often a leader announces its state, so that the others
+	// compare theirs; negative: never.
+	Announce time.Duration
+	// Compare puts CompareHash to another node. It must have its certificate's
+	// name checked, both ways.
+	Compare func(ctx context.Context, id string, index, print uint64) (known bool, theirs uint64, err error)
 	// Clock tells how old records are; nil: the system's. It may jump.
 	Clock func() time.Time
 

@@ -24,6 +24,8 @@ type engine struct {
 	batch *batcher
 	reads *reads
 
+	detector *detector
+
 	voters voters // how their disks stand
 
 	changed  chan struct{} // capacity 1: "something a View shows may have changed"
@@ -49,12 +51,13 @@ func (r *Replica) startEngine() (err error) {
 		stop:     make(chan struct{}),
 	}
 	e.reads = newReads(e.readRound, r.older)
+	e.detector = &detector{e: e, metrics: r.compared, wake: make(chan struct{}, 1)}
 	snaps := r.store.Snapshots()
 	log := r.store.Log()
 	e.fsm = &fsm{
 		log: log, cluster: r.cluster, fail: r.store.Fail, moved: e.moved, m: newMachine(),
 		checkpointEntries: r.cfg.CheckpointEntries, checkpointBytes: r.cfg.CheckpointBytes,
-		replayed: r.replayed,
+		replayed: r.replayed, compared: e.detector.compared,
 	}
 	e.trans = &transport{
 		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
@@ -86,7 +89,7 @@ func (r *Replica) startEngine() (err error) {
 		}
 		return false // nothing is sent: whoever is poked looks for itself
 	}))
-	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance, e.retain} {
+	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance, e.retain, e.detector.run} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()

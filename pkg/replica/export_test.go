@@ -1,6 +1,10 @@
 package replica
 
-import "github.com/logd-io/logd/pkg/raftstore"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/logd-io/logd/pkg/raftstore"
+)
 
 // Switch turns off, on a replica that does not run yet, one of the rules that
 // tests show to be needed.
@@ -74,4 +78,55 @@ func (r *Replica) Checkpoint() error {
 // Preface is what a dialer sends first.
 func Preface(cluster, from, to string) []byte {
 	return preface{cluster: cluster, from: from, to: to}.encode()
+}
+
+// Flip flips a bit of the state machine in memory.
+func (r *Replica) Flip(what string) {
+	f := r.engine.Load().fsm
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.m.producers.order.Front().Value.(*producer)
+	switch what {
+	case "hash":
+		f.m.hash ^= 1 << 17
+	case "other hash":
+		f.m.hash ^= 1 << 18
+	case "sequence":
+		p.nextSeq ^= 1 << 40
+	case "window":
+		p.window[0].offset ^= 1
+	case "owner":
+		p.owner ^= 1 << 63
+	case "key":
+		for k := range f.m.keys.byKey {
+			f.m.keys.byKey[k] ^= 1 << 20
+		}
+	case "lowest":
+		f.m.lowest ^= 1
+	case "bytes":
+		f.m.bytes ^= 1 << 30
+	default:
+		panic(what)
+	}
+}
+
+// Compared counts the announced states that agreed with this node's, differed,
+// and were of entries it does not remember.
+func (r *Replica) Compared() (agree, differ, unknown int) {
+	value := func(c prometheus.Counter) int {
+		reg := prometheus.NewRegistry()
+		reg.MustRegister(c)
+		all, err := reg.Gather()
+		if err != nil {
+			panic(err)
+		}
+		return int(all[0].GetMetric()[0].GetCounter().GetValue())
+	}
+	return value(r.compared.agree), value(r.compared.differ), value(r.compared.unknown)
+}
+
+// Doubted says whether the node's state is in doubt.
+func (r *Replica) Doubted() bool {
+	e := r.engine.Load()
+	return e != nil && e.detector.doubted()
 }

@@ -28,7 +28,10 @@ type fsm struct {
 	ckpt     progress // at the newest checkpoint; guarded by mu
 	pending  progress // at the checkpoint being taken; guarded by mu
 	applied  atomic.Uint64
-	replayed bool // test switch: apply again what is applied (I3 off)
+	notes    notes              // guarded by mu
+	seen     []comparison       // of one ApplyBatch, reused; guarded by mu
+	compared func([]comparison) // called when there are any; must not block
+	replayed bool               // test switch: apply again what is applied (I3 off)
 }
 
 type progress struct{ index, bytes, next uint64 }
@@ -63,11 +66,13 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			continue
 		}
 		var err error
+		var said *announcement
 		switch {
 		case l.Type == raft.LogConfiguration:
 			d.config = true
 		case len(l.Data) > 0 && l.Data[0] == kindControl:
 			err = f.m.control(l.Index, l.Data)
+			said = announced(l.Data)
 			if err == nil && f.m.cluster != "" && f.m.cluster != f.cluster {
 				err = &ClusterMismatchError{Bound: f.cluster, Got: f.m.cluster}
 			}
@@ -79,6 +84,11 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if err != nil {
 			f.fail(err)
+		}
+		if said != nil {
+			f.heard(l.Index, said)
+		} else {
+			f.notes.fresh = true
 		}
 	}
 	f.log.SetCommitted(f.m.applied)
@@ -94,7 +104,44 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	f.applied.Store(f.m.applied)
 	d.checkpoint = f.isCheckpointDue()
 	f.moved(d)
+	if len(f.seen) > 0 && f.compared != nil {
+		f.compared(f.seen)
+	}
+	f.seen = f.seen[:0]
 	return answers
+}
+
+// comparison is an announced state beside this node's own at the same entry.
+type comparison struct {
+	index          uint64
+	announced, own uint64
+	by             string
+	known          bool // this node remembers its own
+}
+
+// heard compares an announcement, which the entry at index is, and notes the
+// state there; mu is held.
+func (f *fsm) heard(index uint64, a *announcement) {
+	if a.index > 0 {
+		own, known := f.notes.find(a.index)
+		f.seen = append(f.seen, comparison{index: a.index, announced: a.print, own: own, by: a.by, known: known})
+	}
+	f.notes.add(note{index, f.m.fingerprint()})
+}
+
+// announcement is what a leader has to announce, and whether it is time.
+func (f *fsm) announcement() (newest note, due bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.notes.newest(), f.notes.due()
+}
+
+// noted is the state noted at index.
+func (f *fsm) noted(index uint64) (print uint64, known bool, applied uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	print, known = f.notes.find(index)
+	return print, known, f.m.applied
 }
 
 // Apply implements raft.FSM.
@@ -136,7 +183,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.log.SetCommitted(m.applied)
 	f.log.SetLowest(max(m.lowest, f.log.Start().Offset))
-	f.m = m
+	f.m, f.notes = m, notes{}
 	f.applied.Store(m.applied)
 	f.ckpt = progress{index: m.applied, bytes: m.bytes, next: m.next}
 	return nil

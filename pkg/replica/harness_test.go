@@ -110,6 +110,20 @@ func (c *cluster) dial(from, to string) (net.Conn, error) {
 	return near, nil
 }
 
+// compare carries CompareHash from one node to another.
+func (c *cluster) compare(from, to string, index, print uint64) (bool, uint64, error) {
+	c.mu.Lock()
+	var r *replica.Replica
+	if n := c.nodes[to]; n != nil && !c.cut[[2]string{from, to}] && !c.cut[[2]string{to, from}] {
+		r = n.r
+	}
+	c.mu.Unlock()
+	if r == nil {
+		return false, 0, errors.New("connection refused")
+	}
+	return r.CompareHash(replica.NameOf(from), index, print)
+}
+
 func (n *node) open() *replica.Replica {
 	cfg := replica.Config{
 		ID: n.id, FS: n.fs, Dir: "data", SegmentBytes: 1 << 20,
@@ -117,6 +131,9 @@ func (n *node) open() *replica.Replica {
 		Dial: func(_ context.Context, id string) (net.Conn, error) {
 			return n.c.dial(n.id, id)
 		},
+	}
+	cfg.Compare = func(_ context.Context, id string, index, print uint64) (bool, uint64, error) {
+		return n.c.compare(n.id, id, index, print)
 	}
 	if testing.Verbose() {
 		cfg.Logger = hclog.New(&hclog.LoggerOptions{Name: n.id, Level: hclog.Info, Output: testOutput{n.c.t}})

@@ -98,7 +98,7 @@ func (m *machine) decide(h *header) outcome {
 	return o
 }
 
-// control carries out a control entry.
+// control carries out a control entry. An announcement changes nothing.
 func (m *machine) control(index uint64, payload []byte) error {
 	c, err := decodeControl(payload)
 	if err != nil {
@@ -109,7 +109,7 @@ func (m *machine) control(index uint64, payload []byte) error {
 		m.cluster = c.cluster
 	case c.cluster != "" && m.cluster != c.cluster:
 		return fmt.Errorf("apply entry %d: %w", index, &ClusterMismatchError{Bound: m.cluster, Got: c.cluster})
-	case c.cluster == "":
+	case c.cluster == "" && c.state == nil:
 		// Never beyond the end: the lowest offset must stay one a reader can wait for.
 		m.lowest = max(m.lowest, min(c.lowest, m.next))
 	}

@@ -17,12 +17,16 @@ import (
 //	control  kind u8 = 2 | type u8 | body
 //	  cluster  type 1 | uuid, 36 characters
 //	  lowest   type 2 | offset u64
+//	  announce type 3 | index u64 | fingerprint u64 | node id
+//	           index is the announcement before, 0 for none; the fingerprint is of
+//	           the announcing leader's state just after it
 const (
 	kindData    = 1
 	kindControl = 2
 
 	controlCluster = 1
 	controlLowest  = 2
+	controlState   = 3
 
 	flagKeyed = 1
 
@@ -133,6 +137,18 @@ func decodeData(payload []byte, each func(h *header)) error {
 type control struct {
 	cluster string
 	lowest  uint64
+	state   *announcement
+}
+
+// announcement is what a leader says of its state.
+type announcement struct {
+	index, print uint64
+	by           string
+}
+
+func encodeAnnounce(a announcement) []byte {
+	b := binary.LittleEndian.AppendUint64([]byte{kindControl, controlState}, a.index)
+	return append(binary.LittleEndian.AppendUint64(b, a.print), a.by...)
 }
 
 func encodeCluster(uuid string) []byte {
@@ -141,6 +157,12 @@ func encodeCluster(uuid string) []byte {
 
 func encodeLowest(off uint64) []byte {
 	return binary.LittleEndian.AppendUint64([]byte{kindControl, controlLowest}, off)
+}
+
+// announced is the announcement that a control entry is, nil when it is another.
+func announced(payload []byte) *announcement {
+	c, _ := decodeControl(payload) // malformed ones are found where they are carried out
+	return c.state
 }
 
 func decodeControl(payload []byte) (control, error) {
@@ -159,6 +181,13 @@ func decodeControl(payload []byte) (control, error) {
 			return control{}, fmt.Errorf("%w: lowest offset of %d bytes", errPayload, len(body))
 		}
 		return control{lowest: binary.LittleEndian.Uint64(body)}, nil
+	case controlState:
+		if len(body) < 16 || len(body) > 16+maxIDLen {
+			return control{}, fmt.Errorf("%w: announcement of %d bytes", errPayload, len(body))
+		}
+		return control{state: &announcement{
+			index: binary.LittleEndian.Uint64(body), print: binary.LittleEndian.Uint64(body[8:]), by: string(body[16:]),
+		}}, nil
 	default:
 		return control{}, fmt.Errorf("%w: control type %d", errPayload, payload[1])
 	}

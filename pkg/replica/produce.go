@@ -30,6 +30,9 @@ func (r *Replica) Submit(b Batch) (*Pending, error) {
 	if err := e.room(); err != nil {
 		return nil, err
 	}
+	if e.detector.doubted() {
+		return nil, ErrDraining // it may be this node that is wrong
+	}
 	return e.batch.submit(b)
 }
 

@@ -31,6 +31,9 @@ func (r *Replica) ReadIndex(ctx context.Context) (position uint64, err error) {
 	if e.raft.State() != raft.Leader {
 		return 0, e.notLeader()
 	}
+	if e.detector.doubted() {
+		return 0, ErrDraining // it may be this node that is wrong
+	}
 	index, err := e.reads.rounds.Do(ctx)
 	if err == nil {
 		err = e.awaitApplied(ctx, index)

@@ -50,6 +50,7 @@ type Replica struct {
 
 	clocks   clocks // of the other nodes
 	retained *retentionMetrics
+	compared *detectorMetrics
 
 	fatal     chan struct{} // closed by the first fatal fault
 	fatalErr  error         // written before fatal is closed
@@ -86,6 +87,9 @@ func Open(cfg Config) (_ *Replica, err error) {
 			err = errors.Join(err, r.lock.Close())
 		}
 	}()
+	if err := checkMark(cfg.FS, cfg.Dir); err != nil {
+		return nil, err
+	}
 	uuid, bound, err := readSmall(cfg.FS, path.Join(cfg.Dir, clusterIDFile))
 	if err != nil {
 		return nil, err
@@ -115,6 +119,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		most: lastRecordBytes, log: r.store.Log(), logger: r.logger, metrics: r.metrics,
 	}
 	r.reserve.look()
+	r.compared = newDetectorMetrics(cfg.Registerer)
 	r.retained = newRetentionMetrics(cfg.Registerer, r)
 	r.publish(r.idleView())
 	return r, nil
@@ -135,6 +140,9 @@ func defaults(c *Config) {
 	}
 	if c.CheckpointBytes == 0 {
 		c.CheckpointBytes = CheckpointBytes
+	}
+	if c.Announce == 0 {
+		c.Announce = DefaultAnnounce
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

@@ -54,11 +54,13 @@ func retention(t *testing.T, seed int64, retain replica.Retain, conf func(*repli
 		s.sim = &sim{cluster: c, rng: rand.New(rand.NewPCG(uint64(seed), 0)), acked: map[uint64]string{},
 			seq: map[[16]byte]uint64{}, sent: map[string]int{}}
 		s.wg.Go(s.watchClocks)
+		defer func() {
+			close(s.stop)
+			s.wg.Wait()
+			c.close()
+		}()
 		s.put([16]byte{1})
 		f(s)
-		close(s.stop)
-		s.wg.Wait()
-		c.close()
 	})
 }
 
@@ -297,7 +299,8 @@ func TestRetentionOvertakesASlowFollower(t *testing.T) {
 // and the next offset goes on counting.
 func TestRetentionByAge(t *testing.T) {
 	retain := replica.Retain{Age: 3 * time.Minute}
-	retention(t, 1, retain, nil, nil, func(s *retaining) {
+	quiet := func(cfg *replica.Config) { cfg.Announce = -1 }
+	retention(t, 1, retain, quiet, nil, func(s *retaining) {
 		for range 200 {
 			s.put([16]byte{1})
 		}

@@ -85,7 +85,7 @@ func (e *engine) sample() View {
 		break
 	}
 	v.IsLeader = v.State == StateLeader && v.LeaderID == e.r.cfg.ID && e.lead.Load() == v.Term
-	v.Ready = e.isReady(v.IsLeader)
+	v.Ready = e.isReady(v.IsLeader) && !e.detector.doubted()
 	v.Peers = e.peers()
 	return v
 }

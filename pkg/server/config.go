@@ -39,6 +39,9 @@ type Replica interface {
 	// Submit takes a batch in call order and does not wait for Raft.
 	Submit(b replica.Batch) (Pending, error)
 	WaitPosition(ctx context.Context, position uint64, bound time.Duration) error
+	// CompareHash answers a peer with the certificate's name, whose state at an
+	// announced entry has that fingerprint.
+	CompareHash(name string, index, print uint64) (known bool, own uint64, err error)
 	// ReadIndex gives, on the leader, the position a linearizable read has to see.
 	ReadIndex(ctx context.Context) (position uint64, err error)
 	View() replica.View

@@ -1,0 +1,333 @@
+package replica_test
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/pkg/replica"
+)
+
+// diverging runs f over three nodes in virtual time, with something in their
+// tables.
+func diverging(t *testing.T, conf func(*replica.Config), f func(*sim)) {
+	synctest.Test(t, func(t *testing.T) {
+		c := boot(t, 3, func(cfg *replica.Config) {
+			cfg.Heartbeat = 300 * time.Millisecond
+			if conf != nil {
+				conf(cfg)
+			}
+		})
+		s := &sim{cluster: c, rng: rand.New(rand.NewPCG(1, 0)), acked: map[uint64]string{},
+			seq: map[[16]byte]uint64{}, sent: map[string]int{}}
+		for i := range byte(20) {
+			s.put([16]byte{1 + i%3})
+		}
+		s.key(1)
+		s.key(2)
+		f(s)
+		c.close()
+	})
+}
+
+// key puts a record with a request key.
+func (s *sim) key(k byte) {
+	x, err := s.leader().r.Submit(replica.Batch{Count: 1, Key: [16]byte{k}, Records: framed("keyed")})
+	require.NoError(s.t, err)
+	_, err = x.Result()
+	require.NoError(s.t, err)
+}
+
+// work keeps the cluster busy for a while.
+func (s *sim) work(d time.Duration) {
+	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		s.put([16]byte{1})
+	}
+}
+
+func (s *sim) follower() *node {
+	l := s.leader()
+	for _, n := range s.ordered() {
+		if n != l {
+			return n
+		}
+	}
+	s.t.Fatal("no follower")
+	return nil
+}
+
+// ended waits for a node's Run and takes the node down.
+func (s *sim) ended(n *node, within time.Duration) error {
+	select {
+	case err := <-n.ended:
+		n.ended <- err // for stop
+		require.Equal(s.t, err, n.stop())
+		return err
+	case <-time.After(within):
+		return nil
+	}
+}
+
+// requireDiverged checks that a node ended itself, and stays down.
+func (s *sim) requireDiverged(n *node, votes int) {
+	s.t.Helper()
+	err := s.ended(n, 20*time.Second)
+	var fatal *replica.FatalError
+	require.ErrorAs(s.t, err, &fatal, n.id)
+	var diverged *replica.DivergenceError
+	require.ErrorAs(s.t, err, &diverged)
+	require.Equal(s.t, n.id, diverged.Node)
+	require.Equal(s.t, votes, diverged.Votes)
+	require.Equal(s.t, 3, diverged.Voters)
+	require.NotEqual(s.t, diverged.Own, diverged.Majority)
+	// Its data is not used again.
+	var again *replica.DivergenceError
+	_, err = replica.Open(replica.Config{ID: n.id, FS: n.fs, Dir: "data"})
+	require.ErrorAs(s.t, err, &again)
+	require.Equal(s.t, diverged.Index, again.Index)
+}
+
+func TestEqualNodesAgree(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(30 * time.Second)
+		for _, n := range s.ordered() {
+			agree, differ, unknown := n.r.Compared()
+			require.GreaterOrEqual(s.t, agree, 4, n.id)
+			require.Zero(s.t, differ, n.id)
+			require.Zero(s.t, unknown, n.id)
+		}
+		// Idle, they have nothing to say after what they had.
+		time.Sleep(15 * time.Second)
+		last := s.leader().r.Stats().LastIndex
+		time.Sleep(time.Minute)
+		require.Equal(s.t, last, s.leader().r.Stats().LastIndex)
+		agree, _, _ := s.follower().r.Compared()
+		s.put([16]byte{1})
+		time.Sleep(time.Minute)
+		require.Equal(s.t, last+3, s.leader().r.Stats().LastIndex, "a record, and two announcements")
+		more, _, _ := s.follower().r.Compared()
+		require.Equal(s.t, agree+2, more)
+	})
+}
+
+// Whatever flips in a follower's memory, the follower stops and the others go on.
+func TestADivergedFollowerStops(t *testing.T) {
+	for _, what := range []string{"hash", "sequence", "window", "owner", "bytes", "key"} {
+		t.Run(what, func(t *testing.T) {
+			diverging(t, nil, func(s *sim) {
+				s.work(6 * time.Second)
+				n := s.follower()
+				n.r.Flip(what)
+				begin := time.Now()
+				if what == "key" {
+					// One sixteenth of them is compared at a time.
+					for time.Since(begin) < 20*time.Minute && len(n.ended) == 0 {
+						s.work(5 * time.Second)
+					}
+				} else {
+					s.work(11 * time.Second)
+				}
+				s.requireDiverged(n, 2)
+				s.work(5 * time.Second)
+				s.check()
+				require.Len(s.t, s.ordered(), 2)
+			})
+		})
+	}
+}
+
+// A leader that diverged hands over and stops.
+func TestADivergedLeaderStops(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * time.Second)
+		l := s.leader()
+		term := l.r.View().Term
+		l.r.Flip("hash")
+		for begin := time.Now(); time.Since(begin) < 11*time.Second; time.Sleep(50 * time.Millisecond) {
+			s.put([16]byte{2})
+		}
+		s.requireDiverged(l, 2)
+		next := s.leader()
+		require.NotEqual(s.t, l, next)
+		require.Equal(s.t, term+1, next.r.View().Term, "it handed over, and there was no other election")
+		s.work(5 * time.Second)
+		s.check()
+	})
+}
+
+// Without the detector a diverged node goes on for ever.
+func TestWithoutTheDetectorADivergedNodeGoesOn(t *testing.T) {
+	diverging(t, func(cfg *replica.Config) { cfg.Announce = -1 }, func(s *sim) {
+		s.work(6 * time.Second)
+		n := s.follower()
+		n.r.Flip("hash")
+		s.work(20 * time.Second)
+		require.NoError(s.t, s.ended(n, time.Minute))
+		require.NotEqual(s.t, s.leader().r.Stats().Hash, n.r.Stats().Hash)
+	})
+}
+
+// Where no two of three agree, nobody can be right, and all stop.
+func TestThreeThatDifferAllStop(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * time.Second)
+		all := s.ordered()
+		all[0].r.Flip("hash")
+		all[1].r.Flip("other hash")
+		time.Sleep(100 * time.Millisecond)
+		s.offer(20 * time.Second)
+		for _, n := range all {
+			s.requireDiverged(n, 0)
+		}
+	})
+}
+
+// offer submits records for a while and takes what comes of it; what is
+// acknowledged counts.
+func (s *sim) offer(d time.Duration) (taken, refused int) {
+	for until := time.Now().Add(d); time.Now().Before(until); time.Sleep(100 * time.Millisecond) {
+		for _, n := range s.ordered() {
+			x, err := n.r.Submit(replica.Batch{Count: 1, Records: framed("offered")})
+			if err == nil {
+				var res replica.Result
+				if res, err = x.Wait(s.t.Context()); err == nil {
+					s.acked[res.FirstOffset] = "offered"
+					taken++
+				}
+			}
+			if errors.Is(err, replica.ErrDraining) {
+				refused++
+			}
+		}
+	}
+	return taken, refused
+}
+
+// A voter that cannot be asked delays the verdict. Until then neither of the two
+// that differ takes anything, or says that it is ready.
+func TestAPartitionDelaysTheVerdict(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * time.Second)
+		l, wrong := s.leader(), s.follower()
+		var away *node
+		for _, n := range s.ordered() {
+			if n != l && n != wrong {
+				away = n
+			}
+		}
+		s.partition(away)
+		s.work(time.Second)
+		wrong.r.Flip("sequence")
+		s.offer(11 * time.Second)
+		require.Equal(s.t, l, s.leader())
+		require.True(s.t, l.r.Doubted())
+		require.True(s.t, wrong.r.Doubted())
+		taken, refused := s.offer(30 * time.Second)
+		require.Zero(s.t, taken)
+		require.Positive(s.t, refused)
+		for _, n := range []*node{l, wrong} {
+			require.False(s.t, n.r.View().Ready, n.id)
+			require.NoError(s.t, s.ended(n, 0))
+		}
+		s.heal()
+		s.offer(10 * time.Second)
+		s.requireDiverged(wrong, 2)
+		require.False(s.t, s.leader().r.Doubted())
+		s.work(5 * time.Second)
+		for _, n := range s.ordered() {
+			n.await("ready again", func(v replica.View) bool { return v.Ready })
+		}
+		for off, m := range s.acked {
+			if m == "offered" {
+				delete(s.acked, off) // told apart by nothing
+			}
+		}
+		s.check()
+	})
+}
+
+// A node that is restored past an announced entry, from its own checkpoint or
+// another's, has nothing to compare there and agrees from then on.
+func TestANodeRestoredPastAnAnnouncementSkipsIt(t *testing.T) {
+	diverging(t, func(cfg *replica.Config) { cfg.CheckpointEntries = 40 }, func(s *sim) {
+		s.work(6 * time.Second)
+		n := s.follower()
+		require.NoError(s.t, n.r.Checkpoint())
+		require.NoError(s.t, n.stop())
+		n.start()
+		s.work(12 * time.Second)
+		agree, differ, unknown := n.r.Compared()
+		require.Positive(s.t, agree)
+		require.Zero(s.t, differ)
+		require.Positive(s.t, unknown)
+
+		require.NoError(s.t, n.stop())
+		s.work(10 * time.Second)
+		require.NoError(s.t, s.leader().r.SetLowest(s.t.Context(), s.leader().r.Log().Visible()))
+		s.work(time.Second)
+		n.start()
+		s.work(11 * time.Second)
+		require.NotZero(s.t, n.r.Log().Start().Index, "it took over a checkpoint")
+		agree, differ, _ = n.r.Compared()
+		require.Positive(s.t, agree)
+		require.Zero(s.t, differ)
+		require.False(s.t, n.r.Doubted())
+		s.check()
+	})
+}
+
+// What a diverged node has on its disk is found too, also by a node that was
+// started with it and has nothing to compare with yet.
+func TestADivergedCheckpointIsFound(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * time.Second)
+		n := s.follower()
+		n.r.Flip("sequence")
+		require.NoError(s.t, n.r.Checkpoint())
+		require.NoError(s.t, n.stop())
+		n.start()
+		s.work(12 * time.Second)
+		s.requireDiverged(n, 2)
+		s.check()
+	})
+}
+
+// What peers say is weighed: a stranger's word is none, one voter's is no
+// majority, and of an entry to come nothing is said.
+func TestCompareHash(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(12 * time.Second)
+		l, other := s.leader(), s.follower()
+		last := l.r.Stats().LastIndex
+		var behind *replica.BehindError
+		_, _, err := l.r.CompareHash("n2", last+100, 1)
+		require.ErrorAs(s.t, err, &behind)
+		known, _, err := l.r.CompareHash("n2", 1, 1)
+		require.NoError(s.t, err)
+		require.False(s.t, known)
+		var at, print uint64
+		for i := last; i > 0; i-- {
+			if known, own, err := l.r.CompareHash("nobody", i, 1); err == nil && known {
+				at, print = i, own
+				break
+			}
+		}
+		require.NotZero(s.t, at)
+		require.False(s.t, l.r.Doubted(), "a stranger to the configuration")
+		known, same, err := l.r.CompareHash(replica.NameOf(other.id), at, print)
+		require.NoError(s.t, err)
+		require.True(s.t, known)
+		require.Equal(s.t, print, same)
+		require.False(s.t, l.r.Doubted())
+
+		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1)
+		require.NoError(s.t, err)
+		s.work(5 * time.Second)
+		require.False(s.t, l.r.Doubted(), "the third agrees")
+		require.Len(s.t, s.ordered(), 3)
+	})
+}
