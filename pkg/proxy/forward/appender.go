@@ -280,8 +280,12 @@ func (a *appender) settle(err error) {
 	default:
 		a.recall(&fin)
 	}
-	if apierr.ReasonOf(err) == apierr.ReasonFenced && len(a.inflight) == 0 {
-		a.producer = newProducer()
+	switch apierr.ReasonOf(err) {
+	case apierr.ReasonFenced, apierr.ReasonUnknownProducer:
+		// Somebody else's, or forgotten: under another id the first batch is taken.
+		if len(a.inflight) == 0 {
+			a.producer = newProducer()
+		}
 	}
 	a.mu.Unlock()
 	fin.tell(a.f)
