@@ -63,8 +63,7 @@ func (e *engine) readRound(ctx context.Context, calls int) (index uint64, err er
 		changed := e.r.Changes()
 		switch {
 		case !e.leads(term):
-			// From a majority at this term it could still be concluded that the read is
-			// good. Here this node's own word is one of the majority.
+			// Its own word is one of the majority's, and no longer holds.
 			return 0, e.notLeader()
 		case e.majority(e.reads.answered()):
 			e.r.metrics.reads.Observe(float64(calls))
@@ -147,7 +146,7 @@ func (e *engine) awaitApplied(ctx context.Context, index uint64) error {
 // it costs an AppendEntries, and a batch of applied entries, an atomic load or two.
 type reads struct {
 	rounds *rounds.Group[uint64]
-	older  bool          // test switch: count answers to RPCs started before the round (I16 off)
+	older  bool          // test switch: count answers to RPCs started before the round
 	news   chan struct{} // capacity 1: "somebody answered"
 
 	begun atomic.Uint64 // rounds begun: an RPC that saw n of them was started after the n-th began

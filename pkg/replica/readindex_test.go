@@ -177,7 +177,7 @@ func (c *cluster) leaderBut(old *node) *node {
 	}
 }
 
-// I16: a leader that was replaced and has not noticed answers no linearizable read.
+// A leader that was replaced and has not noticed answers no linearizable read.
 // Its followers' answers to what it sent before the read come late; counted, they
 // make a majority, and the read misses an acknowledged record. raft.VerifyLeader by
 // itself does count them.
@@ -252,7 +252,7 @@ func TestADeposedLeaderAnswersNoLinearizableRead(t *testing.T) {
 	}
 }
 
-// I16: a leader that has not applied an entry of its own term yet does not know
+// A leader that has not applied an entry of its own term yet does not know
 // what was acknowledged before it. It waits.
 func TestAReadWaitsForTheLeadersFirstEntry(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -305,7 +305,7 @@ func TestAReadWaitsForTheLeadersFirstEntry(t *testing.T) {
 	})
 }
 
-// I16: only voters count, and whoever loses leadership meanwhile says so.
+// Only voters count, and whoever loses leadership meanwhile says so.
 func TestNonVotersConfirmNoRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := boot(t, 3, nil)
@@ -335,7 +335,7 @@ func TestNonVotersConfirmNoRead(t *testing.T) {
 	})
 }
 
-// I16: a read sees what was acknowledged before it and what any node has shown, on
+// A read sees what was acknowledged before it and what any node has shown, on
 // one node as on three. Followers name the leader. Concurrent reads share rounds.
 func TestReadIndex(t *testing.T) {
 	t.Parallel()

@@ -73,10 +73,10 @@ func TestLinearizableConsumeIsRetriedByReason(t *testing.T) {
 	}
 	require.NotEmpty(t, c.nodes["a"].fetches)
 
-	// No leader: it waits, and says NOT_LEADER only when time is up.
+	// No leader: it waits, and says so only when time is up.
 	c.lead("")
 	_, err := p.Consume(ctxFor(t, 300*time.Millisecond), linear(0))
-	requireReason(t, apierr.ReasonNotLeader, err)
+	requireReason(t, apierr.ReasonNotSent, err)
 	done := make(chan error, 1)
 	go func() {
 		_, err := p.Consume(ctxFor(t, 20*time.Second), linear(9))

@@ -198,6 +198,9 @@ func readError(ctx context.Context, err, last error) error {
 		return status.FromContextError(err).Err()
 	}
 	if info, ok := apierr.From(last); ok {
+		if info.Reason == apierr.ReasonNotLeader {
+			return apierr.NotSent{} // who leads is nothing to a proxy's client
+		}
 		return info.Err()
 	}
 	if _, ok := apierr.From(err); ok {
