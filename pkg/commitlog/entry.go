@@ -41,6 +41,20 @@ func (l *Log) Entry(index uint64) (Entry, error) {
 	}
 }
 
+// Cached returns the entry at index if the tail cache has it.
+func (l *Log) Cached(index uint64) (Entry, bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	if index <= l.start.Index || l.closed {
+		return Entry{}, false
+	}
+	it, ok := l.cache.get(index)
+	if !ok {
+		return Entry{}, false
+	}
+	return it.entry, true
+}
+
 // acquire returns the segment that has index, held for the caller. The log has
 // that entry; mu is held.
 func (l *Log) acquire(index uint64) *segment {

@@ -45,7 +45,7 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 	if s.dummy(index, out) {
 		return nil
 	}
-	e, err := s.log.Entry(index)
+	e, err := s.entry(index)
 	switch {
 	case errors.Is(err, commitlog.ErrNotFound):
 		// The start may have moved up to it meanwhile.
@@ -68,6 +68,23 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 		out.AppendedAt = time.Unix(0, e.AppendedAt)
 	}
 	return nil
+}
+
+// entry is log.Entry, without reading from disk what was read a moment ago.
+func (s *Store) entry(index uint64) (commitlog.Entry, error) {
+	if e, ok := s.log.Cached(index); ok {
+		return e, nil
+	}
+	if index > s.log.Start().Index {
+		if e, ok := s.cold.get(index); ok {
+			return e, nil
+		}
+	}
+	e, err := s.log.Entry(index)
+	if err == nil && index <= s.log.Applied() {
+		s.cold.put(e)
+	}
+	return e, err
 }
 
 // isDamage tells what can be repaired from a disk that fails.

@@ -75,6 +75,7 @@ type Store struct {
 	gate   sync.RWMutex
 	closed bool
 
+	cold cold                 // entries read from disk last
 	noop atomic.Pointer[Mark] // the newest no-op Raft stored here
 	full atomic.Uint64        // calls that Raft was refused for a full disk
 	cut  bool                 // the end was cut and nothing stored since; of Raft's main goroutine
