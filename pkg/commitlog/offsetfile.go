@@ -201,9 +201,6 @@ func (l *Log) openSealed(f *offsetFile) error {
 	if size < f.place(f.count) {
 		return errDamagedIndex
 	}
-	if err := l.mapFile(f); err != nil {
-		return err
-	}
 	last, err := f.at(f.count - 1)
 	if err != nil {
 		return damaged(err)
@@ -214,6 +211,9 @@ func (l *Log) openSealed(f *offsetFile) error {
 	}
 	if head.FirstOffset != f.first {
 		return errDamagedIndex
+	}
+	if err := l.mapFile(f); err != nil {
+		return err
 	}
 	f.next, f.newest = last.next(), last.newest
 	return nil

@@ -42,7 +42,12 @@ func (l *Log) spoiled(f *offsetFile, reason string) {
 	})
 	l.setDamagedOffsets(list)
 	l.mu.Unlock()
-	l.logger.Error("offset file is damaged", "file", d.Path, "first", d.First, "next", d.Next, "reason", reason)
+	l.tellOffsets(d)
+}
+
+// tellOffsets reports damage; no lock is held.
+func (l *Log) tellOffsets(d OffsetDamage) {
+	l.logger.Error("offset file is damaged", "file", d.Path, "first", d.First, "next", d.Next, "reason", d.Reason)
 	if l.options.OnOffsetDamage != nil {
 		l.options.OnOffsetDamage(d)
 	}

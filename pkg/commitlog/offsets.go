@@ -23,11 +23,17 @@ func (l *Log) recoverOffsets() error {
 		if err != nil {
 			return err
 		}
-		if usable {
+		gone := names[i:]
+		switch {
+		case usable && l.offsetFile == nil:
 			continue
+		case usable:
+			// It is the newest; or Rewind cut it, and a crash kept those behind.
+			gone = gone[1:]
+		default:
+			l.logger.Warn("dropping the offset index from here on", "file", name, "next", l.visible)
 		}
-		l.logger.Warn("dropping the offset index from here on", "file", name, "next", l.visible)
-		for _, name := range names[i:] {
+		for _, name := range gone {
 			if err := l.remove(name); err != nil {
 				return err
 			}
@@ -61,28 +67,34 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	case len(l.sealed) == 0 && f.first > l.start.Offset:
 		return drop()
 	}
-	if newest {
-		if f.next < l.start.Offset {
-			return drop()
+	sealed := false
+	if !newest {
+		err := l.openSealed(f)
+		if err != nil && !errors.Is(err, errDamagedIndex) {
+			return false, errors.Join(err, f.handle.release())
 		}
-		if err := f.handle.file.Truncate(f.place(len(recs))); err != nil {
-			return false, l.fatal("truncate", f.path, err)
-		}
-		l.offsetFile, l.recent, l.visible = f, recs, f.next
-		return true, nil
+		sealed = err == nil
 	}
-	if err := l.openSealed(f); err != nil {
-		if errors.Is(err, errDamagedIndex) {
-			return drop()
-		}
-		return false, errors.Join(err, f.handle.release())
-	}
-	if f.next <= l.start.Offset {
+	if sealed && f.next <= l.start.Offset {
 		// SetStart removed it together with the ones behind, and a crash kept it.
 		return true, l.discardOffsets(f)
 	}
-	l.sealed = append(l.sealed, f)
-	l.visible = f.next
+	if sealed {
+		l.sealed = append(l.sealed, f)
+		l.visible = f.next
+		if len(recs) < f.count && !f.trust {
+			l.damagedOffsets = append(l.damagedOffsets, OffsetDamage{First: f.first, Next: f.next, Path: f.path,
+				Reason: fmt.Sprintf("record %d does not verify", len(recs))})
+		}
+		return true, nil
+	}
+	if f.next < l.start.Offset {
+		return drop()
+	}
+	if err := f.handle.file.Truncate(f.place(len(recs))); err != nil {
+		return false, l.fatal("truncate", f.path, err)
+	}
+	l.offsetFile, l.recent, l.visible = f, recs, f.next
 	return true, nil
 }
 

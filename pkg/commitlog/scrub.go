@@ -1,7 +1,12 @@
 package commitlog
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
 	"time"
 )
 
@@ -51,6 +56,12 @@ func (l *Log) Scrub(ctx context.Context, pace func(ctx context.Context, bytes in
 			break
 		}
 		index = next
+	}
+	if err := l.scrubOffsets(step); err != nil {
+		return err
+	}
+	if err := l.scrubStart(step); err != nil {
+		return err
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -102,6 +113,223 @@ func (l *Log) scrubSegment(index uint64, step func(int64) error) (uint64, error)
 			to = next.prevIndex
 		}
 		l.replaceDamage(s.first, to, list)
-		return to + 1, nil
+		return to + 1, l.report(l.scrubHeader(s))
 	}
+}
+
+// scrubHeader verifies a segment's header. What it says is known while the
+// segment is open, so it is written again.
+func (l *Log) scrubHeader(s *segment) error {
+	var b [segmentHeaderBytes]byte
+	if !s.handle.acquire() {
+		return nil
+	}
+	defer s.handle.drop()
+	l.mu.RLock()
+	want := encodeSegmentHeader(s.first, s.prevIndex, s.prevTerm, s.id)
+	headless := s.headless
+	l.mu.RUnlock()
+	err := readFull(s.handle.file, b[:], 0)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return fmt.Errorf("read segment %s: %w", s.path, err)
+	case err == nil && bytes.Equal(b[:52], want[:52]), headless:
+		return nil
+	}
+	l.writing.Lock()
+	defer l.finish()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if !slices.Contains(l.segments, s) {
+		return nil
+	}
+	l.logger.Error("segment header is damaged and written again", "segment", s.name)
+	if err := l.writeHeader(s, s.prevTerm); err != nil {
+		return err
+	}
+	return l.syncFile(s.handle.file, s.path)
+}
+
+// scrubOffsets verifies the offset index: every record, and that the frame it
+// leads to is that of the entry it names.
+func (l *Log) scrubOffsets(step func(int64) error) error {
+	for from := uint64(0); ; {
+		l.mu.RLock()
+		i := slices.IndexFunc(l.sealed, func(f *offsetFile) bool { return f.first >= from })
+		if i < 0 {
+			l.mu.RUnlock()
+			break
+		}
+		f := l.sealed[i]
+		held := f.handle.acquire()
+		l.mu.RUnlock()
+		if !held {
+			return ErrClosed
+		}
+		err := l.scrubOffsetFile(f, step)
+		f.handle.drop()
+		if err != nil {
+			return err
+		}
+		from = f.first + 1
+	}
+	return l.report(l.scrubNewest(step))
+}
+
+func (l *Log) scrubOffsetFile(f *offsetFile, step func(int64) error) error {
+	const some = windowBytes / offsetRecordBytes
+	header := make([]byte, offsetRecordBytes)
+	if err := readFull(f.handle.file, header, 0); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", f.path, err)
+	}
+	l.mu.RLock()
+	want := l.encodeOffsetHeader(f.first)
+	l.mu.RUnlock()
+	if !bytes.Equal(header[:28], want[:28]) {
+		l.spoiled(f, "header")
+		return nil
+	}
+	next := f.first
+	var buf []byte
+	for n := range f.count {
+		if n%some == 0 {
+			// Read, not mapped: a disk that does not is then an error.
+			buf = make([]byte, min(some, f.count-n)*offsetRecordBytes)
+			if err := step(int64(len(buf))); err != nil {
+				return err
+			}
+			if err := readFull(f.handle.file, buf, f.place(n)); err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read %s: %w", f.path, err)
+			}
+		}
+		b, ok := decodeBatch(buf[n%some*offsetRecordBytes:])
+		switch {
+		case !ok:
+			l.spoiled(f, fmt.Sprintf("record %d does not verify", n))
+			return nil
+		case b.FirstOffset != next:
+			l.spoiled(f, fmt.Sprintf("record %d begins at offset %d, not %d", n, b.FirstOffset, next))
+			return nil
+		}
+		next = b.next()
+		if reason := l.leads(&b); reason != "" {
+			l.spoiled(f, fmt.Sprintf("record %d: %s", n, reason))
+			return nil
+		}
+	}
+	return nil
+}
+
+// leads says what is wrong with where b leads, when the frame there verifies
+// and is another's. Damage to the frame is not the index's.
+func (l *Log) leads(b *batch) string {
+	l.mu.RLock()
+	if b.Index <= l.start.Index || l.closed {
+		l.mu.RUnlock()
+		return "" // below the start: it goes with its file
+	}
+	if b.Index > l.last.index {
+		l.mu.RUnlock()
+		return fmt.Sprintf("there is no entry %d", b.Index)
+	}
+	if l.inDamage(b.Index) != nil || l.segments[0].first > b.Index {
+		l.mu.RUnlock()
+		return ""
+	}
+	s := l.acquire(b.Index)
+	l.mu.RUnlock()
+	defer s.handle.drop()
+	var raw [frameHeaderBytes]byte
+	if b.place < segmentHeaderBytes || readFull(s.handle.file, raw[:], b.place) != nil {
+		return "it leads outside its segment"
+	}
+	h, ok := decodeHeader(raw[:], s.id, b.place)
+	switch {
+	case !ok:
+		if _, _, err := s.find(b.Index); err != nil {
+			return "" // the frame is damaged, not the index
+		}
+		return "it leads to no frame"
+	case h.index != b.Index:
+		return fmt.Sprintf("it leads to entry %d, not %d", h.index, b.Index)
+	case uint64(b.Pos)+uint64(b.Len) > uint64(h.length):
+		return "it leads behind its entry's data"
+	}
+	return ""
+}
+
+// scrubNewest compares the newest file of the offset index with what is known
+// of it in memory, and writes what differs again.
+func (l *Log) scrubNewest(step func(int64) error) error {
+	l.publishing.Lock()
+	f := l.offsetFile
+	n := len(l.recent)
+	l.publishing.Unlock()
+	if f == nil {
+		return nil
+	}
+	if err := step(f.place(n)); err != nil {
+		return err
+	}
+	l.publishing.Lock()
+	defer l.publishing.Unlock()
+	if err := l.check(); err != nil {
+		return err
+	}
+	if l.offsetFile != f {
+		return nil // sealed meanwhile: the next pass reads it
+	}
+	want := l.encodeOffsetHeader(f.first)
+	for i := range l.recent {
+		want = appendBatch(want, &l.recent[i])
+	}
+	got := make([]byte, len(want))
+	err := readFull(f.handle.file, got, 0)
+	if err == nil && bytes.Equal(got, want) {
+		return nil
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", f.path, err)
+	}
+	l.logger.Error("offset file is damaged and written again", "file", f.path)
+	if n, err := f.handle.file.WriteAt(want, 0); err != nil || n < len(want) {
+		return l.fatal("write", f.path, shortWrite(err))
+	}
+	if err := f.handle.file.Sync(); err != nil {
+		return l.fatal("sync", f.path, err)
+	}
+	return nil
+}
+
+// scrubStart compares the start record and its copy with what is known, and
+// writes what differs again.
+func (l *Log) scrubStart(step func(int64) error) error {
+	if err := step(2 * smallBytes); err != nil {
+		return err
+	}
+	return l.report(func() error {
+		l.writing.Lock()
+		defer l.finish()
+		if err := l.check(); err != nil {
+			return err
+		}
+		if l.start == (startRecord{}) {
+			return nil // there is none
+		}
+		for _, name := range []string{startFile, startCopy} {
+			r, state, err := l.readStartFile(name)
+			if err != nil {
+				return err
+			}
+			if state == startGood && r == l.start {
+				continue
+			}
+			l.logger.Error("start record is damaged and written again", "file", name)
+			if err := l.writeStartFile(name, l.start); err != nil {
+				return err
+			}
+		}
+		return nil
+	}())
 }

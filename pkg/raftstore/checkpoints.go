@@ -124,7 +124,24 @@ func (c *checkpoints) settle(start commitlog.Start, last uint64, damage bool) er
 		return &CorruptError{Path: c.dir,
 			Reason: fmt.Sprintf("the log starts after entry %d, and no checkpoint from there on is readable", start.Index)}
 	}
-	return c.dropBelow(start.Index)
+	if err := c.dropBelow(start.Index); err != nil {
+		return err
+	}
+	if h := c.at(start.Index); h != nil {
+		return c.mend(h, true)
+	}
+	return nil
+}
+
+// at returns the checkpoint at an entry.
+func (c *checkpoints) at(index uint64) *checkpoint {
+	list, _ := c.snapshot()
+	for _, h := range list {
+		if h.index == index {
+			return h
+		}
+	}
+	return nil
 }
 
 // snapshot is the present list; it is never changed afterwards.
@@ -137,6 +154,18 @@ func (c *checkpoints) snapshot() (list []*checkpoint, base uint64) {
 func (c *checkpoints) newest() *checkpoint {
 	if list, _ := c.snapshot(); len(list) > 0 {
 		return list[len(list)-1]
+	}
+	return nil
+}
+
+// covered is the newest checkpoint that an offset index up to the offset visible
+// can be rewound to, nil when there is none.
+func (c *checkpoints) covered(visible uint64) *checkpoint {
+	list, _ := c.snapshot()
+	for i := len(list) - 1; i >= 0; i-- {
+		if list[i].next <= visible {
+			return list[i]
+		}
 	}
 	return nil
 }

@@ -42,9 +42,12 @@ func (v *Snapshots) List() ([]*raft.SnapshotMeta, error) {
 	}
 	metas := make([]*raft.SnapshotMeta, 0, len(list))
 	for i := len(list) - 1; i >= 0; i-- {
+		if !v.flipped.Load() && list[i].next > v.s.log.Visible() {
+			continue // the offset index does not reach it any more
+		}
 		config, _, err := v.s.checks.read(list[i])
 		if err != nil {
-			v.s.logger.Warn("checkpoint is damaged", "err", err)
+			v.s.checks.spoiled(list[i], err)
 			continue
 		}
 		metas = append(metas, list[i].meta(config))

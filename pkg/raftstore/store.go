@@ -143,7 +143,7 @@ func Open(o Options) (_ *Store, err error) {
 			lo.Reset = newest.start()
 		}
 	}
-	if s.log, err = commitlog.Open(lo); err != nil {
+	if s.log, err = s.openLog(lo); err != nil {
 		return nil, fmt.Errorf("open log: %w", err)
 	}
 	defer func() {
@@ -155,6 +155,29 @@ func Open(o Options) (_ *Store, err error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// openLog opens the log. Where the offset index, through damage, does not reach
+// to the newest checkpoint, an older one will be restored, or none, and the
+// entries above that one are replayed: they have to be verified, too.
+func (s *Store) openLog(o commitlog.Options) (*commitlog.Log, error) {
+	log, err := commitlog.Open(o)
+	if err != nil || o.VerifiedTo == 0 {
+		return log, err
+	}
+	restored := uint64(0)
+	if h := s.checks.covered(log.Visible()); h != nil {
+		restored = h.index
+	}
+	if restored == o.VerifiedTo {
+		return log, nil
+	}
+	s.logger.Warn("the offset index is damaged: an older checkpoint is restored", "index", restored, "newest", o.VerifiedTo)
+	if err := log.Close(); err != nil {
+		return nil, err
+	}
+	o.VerifiedTo, o.Reset = restored, nil
+	return commitlog.Open(o)
 }
 
 // whole refuses a directory that lost the file of Raft's term and vote, which
@@ -222,7 +245,7 @@ func (s *Store) HasState() bool {
 }
 
 // HasCheckpoint says whether there is a state to restore.
-func (s *Store) HasCheckpoint() bool { return s.checks.newest() != nil }
+func (s *Store) HasCheckpoint() bool { return s.checks.covered(s.log.Visible()) != nil }
 
 // ForgetBootstrap undoes the term that an interrupted bootstrap left, so that it
 // can be done again. It does nothing to a store with state.

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
+	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/raftstore"
 	"github.com/logd-io/logd/pkg/vfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
@@ -26,6 +27,17 @@ func entries(from, to, term uint64) (out []*raft.Log) {
 			AppendedAt: time.Unix(0, int64(i))})
 	}
 	return out
+}
+
+// publish makes a record of each entry readable, from offset first-1 on, as
+// checkpoint says that they are.
+func publish(t testing.TB, s *raftstore.Store, es []*raft.Log) {
+	var bs []commitlog.Applied
+	for _, e := range es {
+		bs = append(bs, commitlog.Applied{FirstOffset: e.Index - 1, Count: 1, Index: e.Index, Len: uint32(len(e.Data))})
+	}
+	require.NoError(t, s.Log().Publish(bs))
+	require.NoError(t, s.Log().SyncOffsets())
 }
 
 // stray runs f on a goroutine of its own and says whether it came back.
@@ -204,6 +216,7 @@ func TestCheckpointsListFlipAndRetain(t *testing.T) {
 	fs := memfs.New()
 	s := open(t, fs, nil)
 	require.NoError(t, s.StoreLogs(entries(1, 100, 2)))
+	publish(t, s, entries(1, 100, 2))
 	v := s.Snapshots()
 	for i := uint64(10); i <= 50; i += 10 {
 		checkpoint(t, v, i, i)
@@ -250,6 +263,7 @@ func TestManyCheckpointsAreThinned(t *testing.T) {
 	s := open(t, memfs.New(), nil)
 	defer s.Close()
 	require.NoError(t, s.StoreLogs(entries(1, 400, 2)))
+	publish(t, s, entries(1, 400, 2))
 	v := s.Snapshots()
 	for i := uint64(1); i <= 400; i++ {
 		checkpoint(t, v, i, i)
@@ -269,6 +283,7 @@ func TestInstallSurvivesACrashAnywhere(t *testing.T) {
 	fs := memfs.New()
 	s := open(t, fs, nil)
 	require.NoError(t, s.StoreLogs(entries(1, 20, 2)))
+	publish(t, s, entries(1, 20, 2))
 	checkpoint(t, s.Snapshots(), 5, 5)
 	fs.Record()
 	in := raftstore.Installed{Index: 50, Term: 3, Next: 40, Config: config("a"), ConfigIndex: 1, State: []byte("state at 50")}
@@ -306,6 +321,7 @@ func TestRetainSurvivesACrashAnywhere(t *testing.T) {
 	s, err := raftstore.Open(raftstore.Options{FS: fs, Dir: "data", SegmentBytes: 512})
 	require.NoError(t, err)
 	require.NoError(t, s.StoreLogs(entries(1, 40, 2)))
+	publish(t, s, entries(1, 40, 2))
 	v := s.Snapshots()
 	for i := uint64(10); i <= 30; i += 10 {
 		checkpoint(t, v, i, i)
@@ -336,6 +352,7 @@ func TestHolds(t *testing.T) {
 	s := open(t, memfs.New(), nil)
 	defer s.Close()
 	require.NoError(t, s.StoreLogs(entries(1, 40, 2)))
+	publish(t, s, entries(1, 40, 2))
 	checkpoint(t, s.Snapshots(), 10, 10)
 	_, err := s.Retain(10)
 	require.NoError(t, err)
