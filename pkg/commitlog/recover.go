@@ -16,6 +16,10 @@ func (l *Log) recoverEntries() error {
 	if l.start, err = l.readStart(); err != nil {
 		return err
 	}
+	// After a kill its name may not be durable yet, and what it outlaws goes now.
+	if err := l.syncDir(); err != nil {
+		return err
+	}
 	d, hasEnd, err := l.openDurable()
 	if err != nil {
 		return err
@@ -285,10 +289,9 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 	l.mu.Unlock()
 	end := durableEnd{index: v.last.index, term: v.last.term, id: s.id, place: v.next.place}
 	switch {
-	case v.damage == "":
-		l.active = s
 	case v.next.place == segmentHeaderBytes:
-		// Nothing is left of it.
+		// Nothing is left of it. It does not stay even where it could: it may be
+		// too short for an entry, and another would then begin at the same one.
 		if err := l.bound(s, d); err != nil {
 			return err
 		}
@@ -302,6 +305,8 @@ func (l *Log) recoverTail(s *segment, d durableEnd) error {
 			return err
 		}
 		return l.writeDurable(end)
+	case v.damage == "":
+		l.active = s
 	default:
 		if err := l.bound(s, d); err != nil {
 			return err

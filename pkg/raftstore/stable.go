@@ -103,7 +103,23 @@ func openStable(fsys vfs.FS, name string, damage, lost bool) (_ *stable, err err
 			s.seq, s.vals = seq, vals
 		}
 	}
-	return s, nil
+	if s.bad != nil {
+		return s, nil
+	}
+	// After a kill the newest slot may be in the page cache alone, even marked
+	// clean by a failed sync, and Raft may repeat the vote in it without a write.
+	return s, s.write(s.seq, s.vals)
+}
+
+// write makes vals durable in the slot of seq.
+func (s *stable) write(seq uint64, vals map[string][]byte) error {
+	if _, err := s.file.WriteAt(encodeSlot(seq, vals), int64(seq%2)*slotPlace); err != nil {
+		return fmt.Errorf("write %s: %w", s.path, err)
+	}
+	if err := s.file.Sync(); err != nil {
+		return fmt.Errorf("sync %s: %w", s.path, err)
+	}
+	return nil
 }
 
 func encodeSlot(seq uint64, vals map[string][]byte) []byte {
@@ -170,15 +186,11 @@ func (s *stable) set(key string, val []byte) error {
 		vals[k] = v
 	}
 	vals[key] = bytes.Clone(val)
-	b := encodeSlot(s.seq+1, vals)
-	if b == nil {
+	if encodeSlot(s.seq+1, vals) == nil {
 		return fmt.Errorf("store %s: the values together are too long", key)
 	}
-	if _, err := s.file.WriteAt(b, int64((s.seq+1)%2)*slotPlace); err != nil {
-		return fmt.Errorf("write %s: %w", s.path, err)
-	}
-	if err := s.file.Sync(); err != nil {
-		return fmt.Errorf("sync %s: %w", s.path, err)
+	if err := s.write(s.seq+1, vals); err != nil {
+		return err
 	}
 	s.seq, s.vals = s.seq+1, vals
 	return nil

@@ -108,6 +108,13 @@ func Open(o Options) (_ *Store, err error) {
 	if err := removeTemps(o.FS, o.Dir, dir); err != nil {
 		return nil, err
 	}
+	// After a kill the newest names may not be durable yet, and the log will be
+	// changed by what they say.
+	for _, dir := range []string{dir, o.Dir} {
+		if err := o.FS.SyncDir(dir); err != nil {
+			return nil, fmt.Errorf("sync directory %s: %w", dir, err)
+		}
+	}
 	err = whole(o.FS, o.Dir)
 	lost := o.AllowDamage && isCorrupt(err)
 	if err != nil && !lost {

@@ -126,7 +126,7 @@ var only = map[string]deptest.Only{
 	"testing": {Library: "testing/...", By: testOnly, Why: "test code stays out of binaries"},
 	"testify": {Library: "github.com/stretchr/testify/...", By: testOnly, Why: "test code stays out of binaries"},
 	"raft": {
-		Library: "github.com/hashicorp/raft/...", By: []string{"pkg/replica/...", "pkg/raftstore/...", "pkg/autopilot"},
+		Library: "github.com/hashicorp/raft/...", By: []string{"pkg/replica/...", "pkg/raftstore/...", "pkg/autopilot", "test/crash"},
 		Why: "replica is the one door to consensus, and could be another library behind it",
 	},
 	"raft-autopilot": {Library: "github.com/hashicorp/raft-autopilot/...", By: []string{"pkg/autopilot"}, Why: "it has one wrapper"},

@@ -99,3 +99,10 @@ func (f *file) Close() error {
 	f.node.opens--
 	return nil
 }
+
+// MarkClean is [FS.MarkClean] of an open file, whatever its name is by now.
+func (f *file) MarkClean() {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.fs.do(op{kind: opMarkClean, inode: f.inode})
+}
