@@ -264,7 +264,7 @@ func (l *Log) leads(b *batch) string {
 func (l *Log) scrubNewest(step func(int64) error) error {
 	l.publishing.Lock()
 	f := l.offsetFile
-	n := len(l.recent)
+	n := len(l.recent) - l.unwritten
 	l.publishing.Unlock()
 	if f == nil {
 		return nil
@@ -281,7 +281,7 @@ func (l *Log) scrubNewest(step func(int64) error) error {
 		return nil // sealed meanwhile: the next pass reads it
 	}
 	want := l.encodeOffsetHeader(f.first)
-	for i := range l.recent {
+	for i := range l.recent[:len(l.recent)-l.unwritten] {
 		want = appendBatch(want, &l.recent[i])
 	}
 	got := make([]byte, len(want))
