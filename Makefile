@@ -18,6 +18,11 @@ TEST_TIMEOUT ?= 10m
 TEST_P       ?= 2
 TEST_FLAGS   ?=
 FUZZTIME     ?= 30s
+# Virtual hours of make sim, or real seconds, or one seed.
+SIM_SEED     ?=
+SIM_FROM     ?=
+SIM_FOR      ?=
+SIM_HOURS    ?= $(if $(SIM_SEED)$(SIM_FOR),,5)
 BENCH        ?= .
 BENCH_FLAGS  ?=
 DEV_FLAGS    ?=
@@ -25,7 +30,7 @@ DEMO_FLAGS   ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo test test-system fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo test test-system sim fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -52,6 +57,10 @@ test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 # -v, so that a test that was skipped says so.
 test-system: ## the tests that need root, iproute2, curl or docker (build tag system)
 	$(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
+
+sim: ## replication in virtual time, every step checked (SIM_HOURS=50, SIM_FOR=seconds, SIM_FROM=, SIM_SEED=)
+	$(GO) test -c -o $(BIN)/sim.test ./pkg/replica
+	@cd pkg/replica && SIM_HOURS=$(SIM_HOURS) SIM_FOR=$(SIM_FOR) SIM_FROM=$(SIM_FROM) SIM_SEED=$(SIM_SEED) $(BIN)/sim.test -test.run '^TestSim$$' -test.timeout 0
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@set -eu; for pkg in $$($(GO) list $(PKG)); do \

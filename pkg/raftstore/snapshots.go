@@ -41,6 +41,7 @@ func (v *Snapshots) List() ([]*raft.SnapshotMeta, error) {
 		list = list[:1]
 	}
 	metas := make([]*raft.SnapshotMeta, 0, len(list))
+	var damage error
 	for i := len(list) - 1; i >= 0; i-- {
 		if !v.flipped.Load() && list[i].next > v.s.log.Visible() {
 			continue // the offset index does not reach it any more
@@ -48,9 +49,14 @@ func (v *Snapshots) List() ([]*raft.SnapshotMeta, error) {
 		config, _, err := v.s.checks.read(list[i])
 		if err != nil {
 			v.s.checks.spoiled(list[i], err)
+			damage = err
 			continue
 		}
 		metas = append(metas, list[i].meta(config))
+	}
+	if len(metas) == 0 && damage != nil && v.s.log.Start().Index > 0 && !v.flipped.Load() {
+		// Raft would look for entry 1 then, and panic.
+		v.s.Fail(fmt.Errorf("no checkpoint can be restored: %w", damage))
 	}
 	return metas, nil
 }

@@ -3,6 +3,7 @@ package raftstore_test
 import (
 	"fmt"
 	"io"
+	"syscall"
 	"testing"
 	"time"
 
@@ -12,6 +13,7 @@ import (
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/raftstore"
 	"github.com/logd-io/logd/pkg/vfs"
+	"github.com/logd-io/logd/pkg/vfs/faultfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
 )
 
@@ -391,4 +393,23 @@ func FuzzDecodeConfiguration(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		_, _ = raftstore.DecodeConfiguration(b) // must not panic
 	})
+}
+
+// A start that can read no checkpoint is fatal: told that there is none, Raft
+// would look for entry 1, and panic where the log starts later.
+func TestNoReadableCheckpointIsFatal(t *testing.T) {
+	fs := memfs.New()
+	s := open(t, fs, nil)
+	require.NoError(t, s.StoreLogs(entries(1, 20, 1)))
+	require.NoError(t, s.Install(raftstore.Installed{Index: 30, Term: 2, State: []byte("state")}))
+	require.NoError(t, s.Close())
+
+	var failing faultfs.Switch
+	sick := faultfs.Wrap(fs, faultfs.When(faultfs.All(failing.On, faultfs.Is(faultfs.Open, faultfs.Read)), faultfs.Fail(syscall.EIO)))
+	var fatal error
+	s = open(t, sick, func(err error) { fatal = err })
+	failing.Set(true)
+	require.False(t, stray(func() { _, _ = s.Snapshots().List() }))
+	require.ErrorIs(t, fatal, syscall.EIO)
+	_ = s.Close()
 }

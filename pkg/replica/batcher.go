@@ -22,6 +22,8 @@ type batcher struct {
 	notLead  func() error // the error for what was certainly not appended
 	maxBytes int64
 	metrics  *metrics
+	bugs     bugs          // of tests
+	next     func() uint64 // for bugs: where the log seems to end
 
 	mu     sync.Mutex
 	queue  []*Pending    // waiting, in Submit's order; guarded by mu
@@ -43,6 +45,8 @@ type proposal struct {
 	taken   bool // Raft took it, as far as can be known
 	waiting []*Pending
 	groups  []int
+	guessed []outcome // of planted bugs
+	acked   bool      // likewise
 }
 
 func newBatcher(apply func([]byte) raft.ApplyFuture, notLead func() error, maxBytes int64, done, stop chan struct{}, m *metrics) *batcher {
@@ -108,8 +112,14 @@ func (b *batcher) propose() {
 			}
 			payload := pr.encode()
 			b.metrics.entryBytes.Observe(float64(len(payload)))
+			if b.bugs.early || b.bugs.ackProposed {
+				pr.guess(b.next())
+			}
 			pr.future = b.apply(payload)
 			pr.taken = endWith(pr.future, b.done)
+			if pr.acked = b.bugs.ackProposed && pr.taken; pr.acked {
+				pr.decide(pr.guessed)
+			}
 			b.flight <- pr
 		}
 	}
@@ -126,8 +136,14 @@ func (b *batcher) collect() {
 		}
 		// Released before the waiters know, so that what they send next fits.
 		b.release(size)
+		if pr.acked {
+			continue
+		}
 		if err == nil {
 			if a, ok := pr.future.Response().(*appliedData); ok {
+				if b.bugs.early {
+					a.outcomes = pr.guessed
+				}
 				pr.decide(a.outcomes)
 				b.metrics.count(pr)
 				continue

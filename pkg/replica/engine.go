@@ -57,13 +57,20 @@ func (r *Replica) startEngine() (err error) {
 	e.fsm = &fsm{
 		log: log, cluster: r.cluster, fail: r.store.Fail, moved: e.moved, m: newMachine(),
 		checkpointEntries: r.cfg.CheckpointEntries, checkpointBytes: r.cfg.CheckpointBytes,
-		replayed: r.replayed, compared: e.detector.compared,
+		replayed: r.replayed, compared: e.detector.compared, probe: r.probe,
+	}
+	e.fsm.m.bugs = r.probe.planted()
+	if r.probe != nil && r.probe.made != nil {
+		r.probe.made(e.fsm.m, 0)
 	}
 	e.trans = &transport{
 		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
 		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install, reads: e.reads,
 		takes: r.reserve.admit, low: r.reserve.low, full: r.store.Full, answered: e.voters.heard,
+	}
+	if r.probe != nil {
+		e.trans.sends = r.probe.sends
 	}
 	e.trans.open()
 	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
@@ -74,7 +81,7 @@ func (r *Replica) startEngine() (err error) {
 				return err
 			}
 		}
-		e.raft, err = raft.NewRaft(conf, e.fsm, r.store, r.store, snaps, e.trans)
+		e.raft, err = r.newRaft(conf, e.fsm, snaps, e.trans)
 		return err
 	})
 	if err != nil {
@@ -82,7 +89,11 @@ func (r *Replica) startEngine() (err error) {
 	}
 	e.batch = newBatcher(func(b []byte) raft.ApplyFuture { return e.raft.Apply(b, 0) },
 		e.notLeader, r.cfg.MaxInFlightBytes, e.done, e.stop, r.metrics)
+	e.batch.bugs, e.batch.next = r.probe.planted(), log.Visible
 	e.raft.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
+		if s, ok := o.Data.(raft.RaftState); ok && r.probe != nil && r.probe.state != nil {
+			r.probe.state(o.Raft, s)
+		}
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState, raft.PeerObservation:
 			poke(e.changed)
@@ -99,6 +110,31 @@ func (r *Replica) startEngine() (err error) {
 	poke(e.changed)
 	r.engine.Store(e)
 	return nil
+}
+
+// newRaft starts Raft, through the probe of a test if there is one.
+func (r *Replica) newRaft(conf *raft.Config, fsm raft.FSM, snaps *raftstore.Snapshots, trans raft.Transport) (*raft.Raft, error) {
+	p := r.probe
+	if p == nil {
+		return raft.NewRaft(conf, fsm, r.store, r.store, snaps, trans)
+	}
+	var logs raft.LogStore = r.store
+	var stable raft.StableStore = r.store
+	var ss raft.SnapshotStore = snaps
+	if p.stores != nil {
+		logs, stable = p.stores(r.store)
+	}
+	if p.snapshots != nil {
+		ss = p.snapshots(snaps)
+	}
+	if p.commitTimeout > 0 {
+		conf.CommitTimeout = p.commitTimeout
+	}
+	ra, err := raft.NewRaft(conf, fsm, logs, stable, ss, trans)
+	if err == nil && p.started != nil {
+		p.started(ra)
+	}
+	return ra, err
 }
 
 // stopEngine ends Raft and everything that serves it, and waits for it, unless
@@ -253,6 +289,9 @@ func (e *engine) install(rpc raft.RPC, req *raft.InstallSnapshotRequest, state [
 	holds, below, err := e.r.store.Holds(req.LastLogIndex, req.LastLogTerm)
 	if err != nil {
 		e.r.store.Fail(err)
+	}
+	if e.r.probe.planted().keepTail {
+		holds = holds || req.LastLogIndex <= e.r.store.Log().Last()
 	}
 	if holds || below {
 		resp.Success = true

@@ -32,6 +32,7 @@ type fsm struct {
 	seen     []comparison       // of one ApplyBatch, reused; guarded by mu
 	compared func([]comparison) // called when there are any; must not block
 	replayed bool               // test switch: apply again what is applied (I3 off)
+	probe    *probe             // of tests
 }
 
 type progress struct{ index, bytes, next uint64 }
@@ -67,6 +68,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		var err error
 		var said *announcement
+		published := len(f.pub)
 		switch {
 		case l.Type == raft.LogConfiguration:
 			d.config = true
@@ -84,6 +86,13 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		if err != nil {
 			f.fail(err)
+		}
+		if f.probe != nil && f.probe.applied != nil {
+			a, _ := answers[i].(*appliedData)
+			if a == nil {
+				a = &appliedData{}
+			}
+			f.probe.applied(l, f.m, a.outcomes, f.pub[published:])
 		}
 		if said != nil {
 			f.heard(l.Index, said)
@@ -152,7 +161,13 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pending = progress{index: f.m.applied, bytes: f.m.bytes, next: f.m.next}
-	return &fsmSnapshot{log: f.log, state: f.m.encode(), next: f.m.next, bytes: f.m.bytes}, nil
+	s := &fsmSnapshot{log: f.log, state: f.m.encode(), next: f.m.next, bytes: f.m.bytes}
+	if f.probe.planted().noProducers {
+		less := *f.m
+		less.producers = newProducers(maxProducers)
+		s.state = less.encode()
+	}
+	return s, nil
 }
 
 // checkpointed notes that the checkpoint begun last is durable.
@@ -178,7 +193,14 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.log.Rewind(m.next); err != nil {
+	planted := f.probe.planted()
+	m.bugs = planted
+	if planted.noKeys {
+		m.keys = newRequestKeys(maxKeys)
+	}
+	if planted.noRewind {
+		// As it is.
+	} else if err := f.log.Rewind(m.next); err != nil {
 		return fmt.Errorf("rewind to offset %d: %w", m.next, err)
 	}
 	f.log.SetCommitted(m.applied)
@@ -186,6 +208,9 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	f.m, f.notes = m, notes{}
 	f.applied.Store(m.applied)
 	f.ckpt = progress{index: m.applied, bytes: m.bytes, next: m.next}
+	if f.probe != nil && f.probe.made != nil {
+		f.probe.made(m, f.log.Visible())
+	}
 	return nil
 }
 

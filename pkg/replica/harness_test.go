@@ -364,3 +364,29 @@ func (c *cluster) equal() {
 		return true
 	}, "state machines become equal")
 }
+
+// partition cuts a node off from the others: connections die, and new ones are
+// refused.
+func (c *cluster) partition(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id := range c.nodes {
+		if id != n.id {
+			c.cut[[2]string{n.id, id}] = true
+		}
+	}
+	for pair, conns := range c.live {
+		if c.cut[pair] || c.cut[[2]string{pair[1], pair[0]}] {
+			for _, conn := range conns {
+				_ = conn.Close()
+			}
+			delete(c.live, pair)
+		}
+	}
+}
+
+func (c *cluster) heal() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	clear(c.cut)
+}

@@ -20,6 +20,7 @@ type machine struct {
 	hash      uint64 // over (index, term, crc) of everything applied
 	producers *producers
 	keys      *requestKeys
+	bugs      bugs // of tests
 }
 
 func newMachine() *machine {
@@ -74,8 +75,14 @@ func (m *machine) data(index uint64, payload []byte, out []outcome, pub []commit
 func (m *machine) decide(h *header) outcome {
 	o := outcome{verdict: accepted, count: h.count}
 	sequenced := h.producer != [16]byte{}
-	if sequenced {
+	if sequenced && m.bugs.expireByClock {
+		m.producers.expire()
+	}
+	if sequenced && !m.bugs.noSequence {
 		if o = m.producers.check(h); o.verdict != accepted {
+			if o.verdict == duplicate && m.bugs.newOffsets {
+				o.offset = m.next
+			}
 			return o
 		}
 	}

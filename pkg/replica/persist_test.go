@@ -25,7 +25,7 @@ func away(t *testing.T, down time.Duration, cut bool, off ...replica.Switch) (to
 				n = x
 			}
 		}
-		s := &sim{cluster: c}
+		s := c
 		if cut {
 			s.partition(n)
 		} else {

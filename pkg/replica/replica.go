@@ -31,6 +31,7 @@ type Replica struct {
 	replayed bool      // test switch, see fsm
 	older    bool      // test switch, see reads
 	trusting bool      // test switch: retention by age never doubts a clock
+	probe    *probe    // of tests; nil in production
 
 	// life serialises what starts and stops Raft; the fields after it are
 	// guarded by it.

@@ -24,7 +24,7 @@ const (
 
 // disks is a cluster of nodes with a disk of a limited size each, in virtual time.
 type disks struct {
-	*sim
+	*cluster
 	quota map[string]*faultfs.Quota
 }
 
@@ -51,7 +51,7 @@ func bootDisks(t *testing.T, off ...replica.Switch) *disks {
 	for _, id := range ids[1:] {
 		require.NoError(t, c.node(id).r.Bind(testCluster))
 	}
-	d.sim = &sim{cluster: c}
+	d.cluster = c
 	return d
 }
 

@@ -73,6 +73,8 @@ type transport struct {
 	low      func() bool
 	full     func() uint64
 	answered func(id string, resp *raft.AppendEntriesResponse, err error)
+	// sends is a test's look at what goes out; nil in production.
+	sends func(*raft.AppendEntriesRequest)
 
 	out  *raft.NetworkTransport
 	rpcs chan raft.RPC // unbuffered: what Raft has not taken, its sender waits for
@@ -146,6 +148,9 @@ func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (ra
 // AppendEntries implements raft.Transport. With one RPC in flight Raft reads
 // back the very struct it passed, so that it may be shortened.
 func (t *transport) AppendEntries(id raft.ServerID, addr raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if t.sends != nil {
+		t.sends(req)
+	}
 	if t.rules.shorten {
 		shorten(req, maxAppendBytes)
 	}
