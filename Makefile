@@ -27,10 +27,11 @@ BENCH        ?= .
 BENCH_FLAGS  ?=
 DEV_FLAGS    ?=
 DEMO_FLAGS   ?=
+CRASH_FLAGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo test test-system sim fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo test test-system sim crash fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -61,6 +62,9 @@ test-system: ## the tests that need root, iproute2, curl or docker (build tag sy
 sim: ## replication in virtual time, every step checked (SIM_HOURS=50, SIM_FOR=seconds, SIM_FROM=, SIM_SEED=)
 	$(GO) test -c -o $(BIN)/sim.test ./pkg/replica
 	@cd pkg/replica && SIM_HOURS=$(SIM_HOURS) SIM_FOR=$(SIM_FOR) SIM_FROM=$(SIM_FROM) SIM_SEED=$(SIM_SEED) $(BIN)/sim.test -test.run '^TestSim$$' -test.timeout 0
+
+crash: ## every state a crash can leave, two million of them, against a model (CRASH_FLAGS="-seed 1")
+	$(GO) run -buildvcs=false ./test/crash $(CRASH_FLAGS)
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@set -eu; for pkg in $$($(GO) list $(PKG)); do \

@@ -35,7 +35,7 @@ func (s *session) some() error {
 		call   func() error
 	}
 	choices := []choice{
-		{20, s.append}, {7, s.truncate}, {6, s.publish}, {2, s.reopen}, {2, s.fullDisk}, {2, s.badDisk},
+		{20, s.append}, {7, s.truncate}, {6, s.publish}, {2, s.reopen}, {2, s.fullDisk}, {2, s.badDisk}, {2, s.sweep},
 	}
 	if s.store != nil {
 		choices = append(choices, choice{5, s.vote}, choice{5, s.checkpoint}, choice{3, s.retain}, choice{1, s.install})
@@ -193,6 +193,24 @@ func (s *session) setStart() error {
 	return s.call(fmt.Sprintf("move the start to entry %d", start.Index), s.now.from(start), func() error { return s.log.SetStart(start) })
 }
 
+// sweep removes the files that retention left behind.
+func (s *session) sweep() error {
+	for more := true; more; {
+		err := s.call("sweep", s.now, func() (err error) {
+			if s.store != nil {
+				more = s.store.Sweep()
+				return nil
+			}
+			more, err = s.log.Sweep()
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // elsewhere is a checkpoint of another node's, which this log conflicts with or
 // does not reach.
 func (s *session) elsewhere() commitlog.Start {
@@ -259,9 +277,9 @@ func (s *session) badDisk() error {
 	defer func() { s.disk.failSync, s.disk.failWrite = 0, 0 }()
 	calls := []func() error{s.append, s.append, s.append, s.truncate}
 	if s.store != nil {
-		calls = append(calls, s.vote, s.checkpoint, s.retain)
+		calls = append(calls, s.vote, s.checkpoint, s.retain, s.sweep)
 	} else {
-		calls = append(calls, s.setStart, s.syncOffsets)
+		calls = append(calls, s.setStart, s.syncOffsets, s.sweep)
 	}
 	for range 8 {
 		err := s.protect(calls[s.rng.IntN(len(calls))])

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"path"
 
 	"github.com/logd-io/logd/pkg/commitlog"
@@ -11,45 +10,75 @@ import (
 )
 
 // damage flips bits of what a workload left, which is all acknowledged: what
-// is read then is right or reported, and never missing. These disks are no
-// crash states, and are not counted as such.
+// is read then is right or reported, and never missing. In some the durable
+// end is lost as well, and with it, as README says, the last write may be.
+// These disks are no crash states, and are not counted as such.
 func (e *enumeration) damage(s *session) *violation {
-	for range 40 {
-		fs := s.mem.Kill()
-		var files []string
-		for _, dir := range []string{"/data", "/data/log", "/data/checkpoints"} {
-			names, err := fs.List(dir)
-			if err != nil {
-				continue // a log alone has fewer
-			}
-			for _, n := range names {
-				if name := path.Join(dir, n); !is(n, ".free") {
-					if info, err := fs.Stat(name); err == nil && info.Size > 0 && !info.IsDir {
-						files = append(files, name)
-					}
-				}
+	w := newSession(e.cfg, s.mem.Kill(), e.rng)
+	err := w.protect(func() error {
+		if err := w.open(exactly("damage", s.now)); err != nil {
+			return err
+		}
+		for range 2 {
+			es := w.fresh(1)
+			if err := w.call("append", w.now.with(es), func() error { return w.store1(es) }); err != nil {
+				return err
 			}
 		}
-		name := files[e.rng.IntN(len(files))]
-		info, err := fs.Stat(name)
-		if err != nil {
-			return e.violation(s.history, "damage", err)
+		return w.close()
+	})
+	for i := 0; i < 120 && err == nil && !e.done(); i++ {
+		fs := w.mem.Kill()
+		d := newSession(e.cfg, fs, e.rng)
+		var what string
+		if what, err = d.flip(); err != nil {
+			break
 		}
-		place := e.rng.Int64N(info.Size)
-		if err := fs.Corrupt(name, place, 1<<e.rng.IntN(8)); err != nil {
-			return e.violation(s.history, "damage", err)
+		mayLose := uint64(0)
+		if i%2 == 1 {
+			if err = fs.Remove("/data/log/durable-end"); err != nil {
+				break
+			}
+			mayLose, what = 1, what+", and the durable end lost"
 		}
 		e.damaged.Add(1)
-		d := newSession(e.cfg, fs, rand.New(rand.NewPCG(1, 1)))
-		if err := d.protect(func() error { return d.damaged(s.now) }); err != nil {
-			return e.violation(s.history, fmt.Sprintf("a bit flipped in %s at %d", name, place), err)
+		if err := d.protect(func() error { return d.damaged(w.now, mayLose) }); err != nil {
+			return e.violation(byDamage, s.history, what, err)
 		}
+	}
+	if err != nil {
+		return e.violation(byDamage, s.history, "damage", err)
 	}
 	return nil
 }
 
-// damaged opens a damaged disk and reads all of it.
-func (s *session) damaged(m *model) error {
+// flip flips a bit of some file.
+func (s *session) flip() (what string, err error) {
+	var files []string
+	for _, dir := range []string{"/data", "/data/log", "/data/checkpoints"} {
+		names, err := s.mem.List(dir)
+		if err != nil {
+			continue // a log alone has fewer
+		}
+		for _, n := range names {
+			name := path.Join(dir, n)
+			if info, err := s.mem.Stat(name); err == nil && info.Size > 0 && !is(n, ".free") {
+				files = append(files, name)
+			}
+		}
+	}
+	name := files[s.rng.IntN(len(files))]
+	info, err := s.mem.Stat(name)
+	if err != nil {
+		return "", err
+	}
+	place := s.rng.Int64N(info.Size)
+	return fmt.Sprintf("a bit flipped in %s at %d", name, place), s.mem.Corrupt(name, place, 1<<s.rng.IntN(8))
+}
+
+// damaged opens a damaged disk and reads all of it. mayLose is how many entries
+// may be missing at the end.
+func (s *session) damaged(m *model, mayLose uint64) error {
 	err := s.start()
 	if reported(err) {
 		return nil
@@ -57,11 +86,14 @@ func (s *session) damaged(m *model) error {
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
-	err = s.readDamaged(m)
+	err = s.readDamaged(m, mayLose)
 	return errors.Join(err, s.close())
 }
 
-func (s *session) readDamaged(m *model) error {
+func (s *session) readDamaged(m *model, mayLose uint64) error {
+	if lost := m.last() - s.log.Last(); lost > 0 && lost <= mayLose {
+		m = m.cut(s.log.Last() + 1)
+	}
 	if s.log.Start() != m.start || s.log.Last() != m.last() {
 		return fmt.Errorf("it is (%+v, %d], not (%+v, %d]", s.log.Start(), s.log.Last(), m.start, m.last())
 	}

@@ -62,6 +62,7 @@ func (r *run) done() bool { return r.stopped.Load() || r.states.Load() >= r.want
 // violation is a promise that was not kept.
 type violation struct {
 	seed, workload uint64
+	check          string // that found it
 	where          string
 	calls          []string
 	err            error
@@ -92,7 +93,7 @@ func (r *run) workload(w uint64) *violation {
 		return s.close()
 	})
 	if err != nil {
-		return e.violation(s.history, "while it was made", err)
+		return e.violation(byCalls, s.history, "while it was made", err)
 	}
 	if v := e.crash(s, "", false); v != nil {
 		return v
@@ -112,8 +113,8 @@ type enumeration struct {
 	rng      *rand.Rand
 }
 
-func (e *enumeration) violation(h history, where string, err error) *violation {
-	v := &violation{seed: e.seed, workload: e.workload, where: where, err: err}
+func (e *enumeration) violation(check string, h history, where string, err error) *violation {
+	v := &violation{seed: e.seed, workload: e.workload, check: check, where: where, err: err}
 	for _, s := range h {
 		v.calls = append(v.calls, fmt.Sprintf("%4d %s", s.op, s.what))
 	}
@@ -195,7 +196,7 @@ func (e *enumeration) check(fs *memfs.FS, want expect, h history, where string, 
 		return s.close()
 	})
 	if err != nil {
-		return e.violation(h, where, err)
+		return e.violation(byCrash, h, where, err)
 	}
 	if !deep {
 		return nil
@@ -205,7 +206,7 @@ func (e *enumeration) check(fs *memfs.FS, want expect, h history, where string, 
 
 func (v *violation) report() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "VIOLATION, seed %d, workload %d\n  %s\n  %v\ncalls, by their first operation:\n", v.seed, v.workload, v.where, v.err)
+	fmt.Fprintf(&b, "VIOLATION (%s), seed %d, workload %d\n  %s\n  %v\ncalls, by their first operation:\n", v.check, v.seed, v.workload, v.where, v.err)
 	for _, c := range v.calls {
 		fmt.Fprintf(&b, "  %s\n", c)
 	}

@@ -38,6 +38,7 @@ type options struct {
 	procs       int
 	op          int
 	plant       string
+	brief       bool
 }
 
 func program(args []string, stdout, stderr io.Writer) int {
@@ -52,6 +53,7 @@ func program(args []string, stdout, stderr io.Writer) int {
 	flags.IntVar(&o.procs, "procs", runtime.NumCPU(), "workloads at once")
 	flags.IntVar(&o.op, "op", -1, "crash after this operation only")
 	flags.StringVar(&o.plant, "plant", "", "plant a bug, by name; \"list\" lists them")
+	flags.BoolVar(&o.brief, "brief", false, "crash each workload in fewer ways")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -61,7 +63,11 @@ func program(args []string, stdout, stderr io.Writer) int {
 		}
 		return 0
 	}
-	r := &run{limits: usual, seed: o.seed, want: o.states, only: o.op, hash: maphash.MakeSeed()}
+	how := usual
+	if o.brief {
+		how = brief
+	}
+	r := &run{limits: how, seed: o.seed, want: o.states, only: o.op, hash: maphash.MakeSeed()}
 	if o.plant != "" {
 		b, ok := find(o.plant)
 		if !ok {
@@ -80,11 +86,14 @@ func program(args []string, stdout, stderr io.Writer) int {
 	v := r.all(ctx, o, stderr)
 	if v != nil {
 		fmt.Fprint(stderr, v.report())
-		plant := ""
-		if o.plant != "" {
-			plant = " -plant '" + o.plant + "'"
+		more := ""
+		if o.brief {
+			more += " -brief"
 		}
-		fmt.Fprintf(stderr, "again: go run ./test/crash -seed %d -first %d -workloads 1%s\n", v.seed, v.workload, plant)
+		if o.plant != "" {
+			more += " -plant '" + o.plant + "'"
+		}
+		fmt.Fprintf(stderr, "again: go run ./test/crash -seed %d -first %d -workloads 1%s\n", v.seed, v.workload, more)
 		fmt.Fprintf(stdout, "%d crash states checked, 1 violation\n", r.states.Load())
 		return 1
 	}
@@ -92,8 +101,11 @@ func program(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// usual is what is made of a workload.
-var usual = limits{calls: 24, every: 24, some: 10, deep: 40, again: 2}
+// What is made of a workload.
+var (
+	usual = limits{calls: 24, every: 24, some: 10, deep: 40, again: 2}
+	brief = limits{calls: 24, every: 4, some: 4, deep: 40, again: 1}
+)
 
 // all makes workloads until enough is done or one has a violation.
 func (r *run) all(ctx context.Context, o options, progress io.Writer) *violation {

@@ -13,7 +13,6 @@ import (
 	"github.com/logd-io/logd/internal/planted"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/raftstore"
-	"github.com/logd-io/logd/pkg/vfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
 )
 
@@ -44,13 +43,7 @@ type session struct {
 }
 
 func newSession(cfg *config, mem *memfs.FS, rng *rand.Rand) *session {
-	s := &session{cfg: cfg, mem: mem, rng: rng}
-	var l lie
-	if cfg.lie != nil {
-		l = cfg.lie()
-	}
-	s.disk = newDisk(mem, l)
-	return s
+	return &session{cfg: cfg, mem: mem, rng: rng, disk: newDisk(mem)}
 }
 
 // expect notes what a crash from now on may leave.
@@ -75,8 +68,10 @@ func (s *session) open(e expect) (err error) {
 }
 
 func (s *session) start() (err error) {
-	// Without faults and lies the wrapper would only cost time.
-	var fsys vfs.FS = s.disk
+	if s.cfg.lie != nil {
+		s.disk.lie = s.cfg.lie() // another process, another lie
+	}
+	fsys := s.disk
 	if s.cfg.store {
 		s.fatal = nil
 		s.store, err = raftstore.Open(raftstore.Options{

@@ -58,7 +58,7 @@ func (d *disk) crash(ch Chooser) *disk {
 type fate struct {
 	Chooser
 	journal uint64 // changes of names and sizes up to here survive; 0: any may
-	block   int    // sectors that a disk writes at once
+	block   int    // sectors that a disk writes, and a filesystem allocates, at once
 	data    dataFate
 	until   uint64 // for inOrder
 }
@@ -180,7 +180,7 @@ func (n *inode) crashPiece(m *fate, left *content, first, last, kept int, stale 
 	}
 	// Nothing durable is in fresh space, so the filesystem may have given it to
 	// the file just now.
-	fresh := stale != nil && (int64(first)*SectorBytes >= low || n.filling(first, after, before))
+	fresh := stale != nil && (int64(first)*SectorBytes >= low || n.filling(first, last, after, before))
 	old := fresh && m.Choose(2) == 1
 	for sector := first; sector < last; sector++ {
 		var p *page
@@ -227,17 +227,16 @@ func (n *inode) sizeBefore(i int) int64 {
 	return n.sizes[i-1].size
 }
 
-// filling says whether an unsynced write went to the block of a sector and
-// nothing durable is there.
-func (n *inode) filling(sector int, after, before uint64) bool {
-	begin := sector / blockSectors * blockSectors
-	for i := range blockSectors {
-		if after == 0 && n.durable.page(begin+i) != nil {
+// filling says whether an unsynced write went to one of the sectors [first,
+// last), a block, and nothing durable is there.
+func (n *inode) filling(first, last int, after, before uint64) bool {
+	for sector := first; sector < last; sector++ {
+		if after == 0 && n.durable.page(sector) != nil {
 			return false
 		}
 	}
 	for _, v := range n.dirty {
-		if v.sector/blockSectors == sector/blockSectors && v.seq >= after && v.seq < before {
+		if v.sector >= first && v.sector < last && v.seq >= after && v.seq < before {
 			return true
 		}
 	}
