@@ -125,9 +125,11 @@ func (l *Log) refuse() error {
 	return &DamagedError{Damage: Damage{Path: l.dir, Reason: "it is being repaired"}}
 }
 
-// blocks says whether d keeps the log in quarantine.
+// blocks says whether d keeps the log in quarantine: it reaches above the
+// newest checkpoint, or to the end of the log, behind which nothing can come
+// while that is missing.
 func (l *Log) blocks(d *damage) bool {
-	return d.Open || d.Last > max(l.options.VerifiedTo, l.start.Index)
+	return d.Open || d.Last > max(l.options.VerifiedTo, l.start.Index) || d.Last >= l.last.index
 }
 
 // replaceDamage puts found in the place of all known damage in [first, last],

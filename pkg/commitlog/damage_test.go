@@ -92,10 +92,12 @@ func TestDamagedSegmentIsRepaired(t *testing.T) {
 	for kind, spoil := range kinds {
 		for i, name := range names {
 			for _, proof := range []uint64{0, m.last()} {
-				what := fmt.Sprintf("%s, segment %d of %d, committed %d", kind, i, last, proof)
-				fs := mem.Kill()
-				spoil(fs, dir+"/"+name)
-				m.repaired(t, fs, proof, what)
+				for _, verified := range []uint64{0, m.last() / 2, m.last() - 1, m.last()} {
+					what := fmt.Sprintf("%s, segment %d of %d, committed %d, checkpoint at %d", kind, i, last, proof, verified)
+					fs := mem.Kill()
+					spoil(fs, dir+"/"+name)
+					m.repaired(t, fs, verified, proof, what)
+				}
 			}
 		}
 	}
@@ -116,14 +118,14 @@ func TestDamagedSegmentIsRepaired(t *testing.T) {
 
 // repaired opens a log that was spoilt, checks that it serves nothing wrong,
 // repairs it, and checks that it is what it was.
-func (m *model) repaired(t *testing.T, fs *memfs.FS, proof uint64, what string) {
+func (m *model) repaired(t *testing.T, fs *memfs.FS, verified, proof uint64, what string) {
 	t.Helper()
-	l, err := damaged(fs, 0)
+	l, err := damaged(fs, verified)
 	require.NoError(t, err, what)
 	require.Equal(t, m.last(), l.Last(), what)
 	_, err = m.serves(l)
 	require.NoError(t, err, what)
-	if !l.Quarantined() {
+	if !l.Quarantined() && verified == 0 {
 		bad, err := m.serves(l)
 		require.NoError(t, err, what)
 		require.Zero(t, bad, what)
@@ -169,7 +171,7 @@ func TestRandomDamageIsRepaired(t *testing.T) {
 		}
 		proof := []uint64{0, m.last()}[rng.IntN(2)]
 		if rng.IntN(3) > 0 {
-			m.repaired(t, fs, proof, what)
+			m.repaired(t, fs, []uint64{0, 0, rng.Uint64N(m.last() + 1)}[rng.IntN(3)], proof, what)
 			continue
 		}
 		// A checkpoint in the middle: what is damaged below does not keep the log

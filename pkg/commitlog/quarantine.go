@@ -19,7 +19,7 @@ func (l *Log) quarantine(d durableEnd, cause error) error {
 			hole.Open = !hole.After.Known
 			list, last = append(list, hole), tail{known, hole.After.Term}
 		}
-	} else if s := l.segments[0]; s.prevIndex > l.start.Index {
+	} else if s := l.beheaded(); s != nil {
 		list = append(list, l.hole(s.prevIndex, l.headAnchor(s)))
 	}
 	for i, s := range l.segments {

@@ -61,10 +61,36 @@ func (l *Log) settleSegments(d durableEnd) error {
 		return err
 	}
 	err := l.recoverSegments(d)
+	if err == nil {
+		l.noteHead()
+	}
 	if l.options.AllowDamage && isCorrupt(err) {
 		return l.quarantine(d, err)
 	}
 	return err
+}
+
+// beheaded returns the first segment, if entries are missing before it.
+func (l *Log) beheaded() *segment {
+	if len(l.segments) == 0 || l.segments[0].prevIndex <= l.start.Index {
+		return nil
+	}
+	return l.segments[0]
+}
+
+// noteHead lists the entries that are missing before the first segment. They
+// are all below the newest checkpoint, or the log would not have been opened.
+func (l *Log) noteHead() {
+	s := l.beheaded()
+	if s == nil {
+		return
+	}
+	hole := l.hole(s.prevIndex, l.headAnchor(s))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inDamage(hole.First) == nil {
+		l.setDamage(append([]*damage{hole}, l.damaged...))
+	}
 }
 
 // reaches reports a log that ends, with the entry last, before what was
@@ -155,8 +181,7 @@ func (l *Log) openSegments(names []string) error {
 // checkpoint, and settles the last one's tail.
 func (l *Log) recoverSegments(d durableEnd) error {
 	above := max(l.options.VerifiedTo, l.start.Index)
-	if len(l.segments) > 0 && l.segments[0].prevIndex > l.start.Index {
-		s := l.segments[0]
+	if s := l.beheaded(); s != nil && (s.prevIndex > above || !l.options.AllowDamage) {
 		return s.corrupt(point{s.first, 0}, fmt.Sprintf("entries from %d on are missing before it", l.start.Index+1))
 	}
 	for i, s := range l.segments {
