@@ -120,6 +120,9 @@ func (c *Cluster) node(i int) *Node {
 	if c.opt.Heartbeat > 0 {
 		conf.Raft.HeartbeatTimeout = c.opt.Heartbeat
 	}
+	if c.opt.Configure != nil {
+		c.opt.Configure(&conf)
+	}
 	return &Node{Name: name, cluster: c, link: newLink(&c.lags), config: conf}
 }
 

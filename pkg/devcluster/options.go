@@ -29,7 +29,10 @@ type Options struct {
 	Heartbeat time.Duration
 	// Clocks are what nodes stamp records by, by their names; the system's for
 	// those that have none.
-	Clocks  map[string]func() time.Time
+	Clocks map[string]func() time.Time
+	// Configure changes what a node is configured with otherwise; nil: nothing.
+	Configure func(*config.Node)
+
 	Version string
 	Logger  hclog.Logger // nil: quiet
 }
