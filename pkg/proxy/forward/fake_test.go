@@ -76,6 +76,7 @@ type fakeNode struct {
 	dead      chan struct{} // closed: calls fail as with a broken connection
 	frozen    chan struct{} // not nil: calls make no progress until it is closed
 	lag       uint64        // how far visible is behind
+	tooOld    uint64        // what it has given up beyond the others
 	onAppend  func(*nodev1.AppendRequest) error
 	onAcked   func(*nodev1.AppendRequest) error
 	onFetch   func(*nodev1.FetchRequest) error
@@ -352,8 +353,11 @@ func (n *fakeNode) visible() (visible uint64, leader bool, grew chan struct{}) {
 
 func (n *fakeNode) readable(ctx context.Context, r *nodev1.FetchRequest) error {
 	v, leader, _ := n.visible()
+	n.mu.Lock()
+	tooOld := n.tooOld
+	n.mu.Unlock()
 	n.c.mu.Lock()
-	lowest := n.c.lowest
+	lowest := max(n.c.lowest, tooOld)
 	led, all := n.c.leader != "", uint64(len(n.c.records))
 	notLeader := n.c.notLeader()
 	n.c.mu.Unlock()
