@@ -222,7 +222,14 @@ func (e *engine) maintenance() {
 			}
 		case now := <-tick.C:
 			st := e.r.store.Log().Stats()
-			if st.GoingBytes > 0 && (pace.due(now, st.Going) || e.r.reserve.low()) {
+			n := 0
+			if st.GoingBytes > 0 {
+				n = pace.due(now, st.Going)
+				if n == 0 && e.r.reserve.low() {
+					n = 1
+				}
+			}
+			for range n {
 				e.r.store.Sweep()
 			}
 			if again.IsZero() || now.Before(again) {

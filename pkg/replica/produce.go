@@ -124,8 +124,8 @@ func (r *Replica) Transfer(ctx context.Context, target string) error {
 }
 
 // SetLowest makes the cluster answer for no offset below off any more, on every
-// node; each then gives up what it can of its log. Only the leader may say so.
-// Where retention is decided is not here.
+// node; each then gives up what it can of its log. Only the leader may say so;
+// what Config.Retain makes it say is in retention.go.
 func (r *Replica) SetLowest(ctx context.Context, off uint64) error {
 	e := r.engine.Load()
 	if e == nil {

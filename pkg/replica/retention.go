@@ -146,8 +146,9 @@ const (
 	// sweepPeriod is how often maintenance looks for segments to remove.
 	sweepPeriod = 100 * time.Millisecond
 	// sweepPace is how often it removes one: a filesystem that frees large files
-	// keeps writers waiting. With more than sweepBacklog of them it does so every
-	// sweepPeriod, since a disk that fills up is worse.
+	// keeps writers waiting. A disk that fills up is worse: of more than
+	// sweepBacklog of them it removes that part every sweepPeriod, so that what
+	// waits is never more than the log grows by in about two seconds.
 	sweepPace    = time.Second
 	sweepBacklog = 16
 )
@@ -155,13 +156,13 @@ const (
 // sweeping is the pace at which segments are removed.
 type sweeping struct{ last time.Time }
 
-// due says whether to remove one now, of the segments that wait.
-func (s *sweeping) due(now time.Time, waiting int) bool {
+// due says how many to remove now, of the segments that wait.
+func (s *sweeping) due(now time.Time, waiting int) int {
 	if waiting <= sweepBacklog && now.Sub(s.last) < sweepPace {
-		return false
+		return 0
 	}
 	s.last = now
-	return true
+	return max(waiting/sweepBacklog, 1)
 }
 
 // oldest is the age of the oldest readable batch in seconds, by this node's

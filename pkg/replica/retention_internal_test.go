@@ -196,9 +196,23 @@ func TestClocksAgree(t *testing.T) {
 func TestPaceOfSweeping(t *testing.T) {
 	var s sweeping
 	now := time.Unix(100, 0)
-	require.True(t, s.due(now, 1))
-	require.False(t, s.due(now.Add(sweepPeriod), 5))
-	require.False(t, s.due(now.Add(sweepPace-1), 5))
-	require.True(t, s.due(now.Add(sweepPace), 5))
-	require.True(t, s.due(now.Add(sweepPace+sweepPeriod), sweepBacklog+1), "a disk that fills up is worse")
+	require.Equal(t, 1, s.due(now, 0), "offset files alone")
+	now = now.Add(time.Minute)
+	require.Equal(t, 1, s.due(now, 1))
+	require.Zero(t, s.due(now.Add(sweepPeriod), 5))
+	require.Zero(t, s.due(now.Add(sweepPace-1), 5))
+	require.Equal(t, 1, s.due(now.Add(sweepPace), 5))
+	now = now.Add(sweepPace + sweepPeriod)
+	require.Equal(t, 1, s.due(now, sweepBacklog+1))
+	require.Equal(t, 10, s.due(now, 10*sweepBacklog+1))
+	// However fast the log grows, what waits is bounded by its growth.
+	for _, each := range []int{1, 10, 100} { // segments a period
+		waiting := 0
+		for range 1000 {
+			waiting += each
+			now = now.Add(sweepPeriod)
+			waiting -= min(waiting, s.due(now, waiting))
+		}
+		require.LessOrEqual(t, waiting, sweepBacklog*(each+1))
+	}
 }
