@@ -84,6 +84,9 @@ type Log struct {
 	// produced unless a majority of nodes has as much. 0: four segments and at
 	// least 256 MiB, but at most a quarter of what the log has and could get.
 	Reserve Size `hcl:"reserve,optional"`
+	// ScrubRate is how many bytes a second are read in the background to find
+	// damage while other nodes still have what is damaged. 0: none.
+	ScrubRate Size `hcl:"scrub_rate,optional"`
 }
 
 // Retain is what the cluster keeps of the log; all nodes should say the same,
@@ -115,6 +118,7 @@ func DefaultNode() Node {
 			CacheSize:     64 * MiB,
 			MaxRecordSize: MaxRecordSize,
 			MaxInFlight:   32 * MiB,
+			ScrubRate:     4 * MiB,
 		},
 		Limits: Limits{
 			MaxConcurrentStreams: 1000,

@@ -62,6 +62,9 @@ func (c *Node) Validate() error {
 	if c.Log.Reserve != 0 {
 		within(v, "log.reserve", c.Log.Reserve, MiB, 16*1024*GiB)
 	}
+	if c.Log.ScrubRate != 0 {
+		within(v, "log.scrub_rate", c.Log.ScrubRate, 16*KiB, 16*GiB)
+	}
 	if c.Raft.AnnounceInterval != 0 {
 		within(v, "raft.announce_interval", c.Raft.AnnounceInterval, 100*time.Millisecond, time.Hour)
 	}

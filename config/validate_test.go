@@ -58,6 +58,8 @@ func TestValidateNode(t *testing.T) {
 		"record larger than allowed": {func(c *config.Node) { c.Log.MaxRecordSize = config.MiB }, "log.max_record_size"},
 		"tiny reserve":               {func(c *config.Node) { c.Log.Reserve = config.KiB }, "log.reserve"},
 		"negative reserve":           {func(c *config.Node) { c.Log.Reserve = -1 }, "log.reserve"},
+		"scrub that never ends":      {func(c *config.Node) { c.Log.ScrubRate = config.KiB }, "log.scrub_rate"},
+		"negative scrub rate":        {func(c *config.Node) { c.Log.ScrubRate = -1 }, "log.scrub_rate"},
 		"negative segment":           {func(c *config.Node) { c.Log.SegmentSize = -1 }, "log.segment_size"},
 		"announcing too often":       {func(c *config.Node) { c.Raft.AnnounceInterval = time.Millisecond }, "raft.announce_interval"},
 		"negative announcing":        {func(c *config.Node) { c.Raft.AnnounceInterval = -1 }, "raft.announce_interval"},

@@ -179,6 +179,8 @@ func (a *Agent) openReplica() (err error) {
 		Retain:           replica.Retain{Age: a.cfg.Retain.Age, Bytes: int64(a.cfg.Retain.Size)},
 		Clock:            a.deps.Clock,
 		Dial:             a.dialRaft,
+		Source:           source{a},
+		ScrubRate:        int64(a.cfg.Log.ScrubRate),
 		Logger:           a.logger.Named("replica"),
 		Registerer:       a.deps.Registry,
 	})

@@ -17,6 +17,10 @@ type Status struct {
 	Visible   uint64   `json:"visible"` // the readable range is [lowest, visible)
 	Lowest    uint64   `json:"lowest"`
 	LogBytes  int64    `json:"log_bytes"`
+	Damaged   uint64   `json:"damaged_entries"`   // not readable here; to be repaired from peers
+	Repairs   string   `json:"repairs,omitempty"` // what a repair under way waits for
+	Scrubbed  uint64   `json:"scrubbed_bytes"`    // since the node was started
+	Scrubs    uint64   `json:"scrub_passes"`
 	DiskFree  uint64   `json:"disk_free"` // bytes that may still be written
 	DiskLow   bool     `json:"disk_low"`  // below the reserve
 	Addrs     Addrs    `json:"addrs"`
@@ -43,6 +47,7 @@ func (a *Agent) status() Status {
 	s := Status{
 		ID: a.id, ClusterID: v.ClusterID, State: string(v.State), Term: v.Term, LeaderID: v.LeaderID,
 		Reasons: a.NotReady(), Visible: st.Visible, Lowest: st.Lowest, LogBytes: st.LogBytes,
+		Damaged: st.Damaged, Repairs: a.replica.WaitsFor(), Scrubbed: st.Scrub.Bytes, Scrubs: st.Scrub.Passes,
 		DiskFree: st.DiskFree, DiskLow: st.DiskLow, Addrs: a.addrs,
 	}
 	s.Ready = len(s.Reasons) == 0
@@ -67,6 +72,8 @@ func (a *Agent) NotReady() []string {
 		return []string{"in no cluster yet: " + a.waiting()}
 	case v.Draining:
 		return []string{"draining"}
+	case v.State == replica.StateIdle && a.replica.WaitsFor() != "":
+		return []string{"repairing: " + a.replica.WaitsFor()}
 	case !v.Ready:
 		return []string{"has not caught up with a leader since it started"}
 	}

@@ -3,6 +3,7 @@ package raftstore
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -57,7 +58,12 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 		err = &DamageError{Err: fmt.Errorf("read entry %d: %w", index, err)}
 		if index > s.log.Applied() {
 			// Raft may want it to apply it, and would panic.
-			s.Fail(err)
+			if s.onDamage == nil {
+				s.Fail(err)
+			}
+			s.interrupted.Store(true)
+			s.onDamage()
+			runtime.Goexit()
 		}
 		return err // a follower that needs it has to wait for the repair
 	case err != nil:

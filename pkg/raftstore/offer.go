@@ -35,5 +35,20 @@ func (s *Store) Checkpoint(max uint64) (c Installed, ok bool, err error) {
 	return c, false, errors.Join(errs...)
 }
 
-// Term is the term Raft has stored, 0 when there is none.
-func (s *Store) Term() uint64 { return s.stable.term() }
+// Term is the term Raft has stored, 0 when there is none, or when it cannot be
+// read: what is known then is only that it was no lower than something.
+func (s *Store) Term() uint64 {
+	sh := s.stable.shown.Load()
+	if sh.bad != nil {
+		return 0
+	}
+	return sh.term
+}
+
+// Failed says whether the store met a fatal fault. What ended a goroutine of
+// Raft's otherwise was damage.
+func (s *Store) Failed() bool { return s.dead.Load() }
+
+// Interrupted says, once each time, that damage ended a goroutine of Raft's: the
+// Raft it belonged to has to be stopped.
+func (s *Store) Interrupted() bool { return s.interrupted.Swap(false) }

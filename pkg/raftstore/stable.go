@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"sort"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/go-hclog"
 
@@ -54,6 +55,23 @@ type stable struct {
 	seq  uint64            // of the newest slot, which is slot seq%2
 	vals map[string][]byte // as the newest slot that verifies has them
 	bad  error             // why the newest slot cannot be known, if so
+
+	shown atomic.Pointer[shown] // of the fields above, for who must not wait for a disk
+}
+
+// shown is what others look at of the term.
+type shown struct {
+	term uint64
+	bad  error
+}
+
+// show follows each change of vals and bad; mu is held.
+func (s *stable) show() {
+	sh := &shown{bad: s.bad}
+	if v := s.vals[keyCurrentTerm]; len(v) == 8 {
+		sh.term = binary.BigEndian.Uint64(v)
+	}
+	s.shown.Store(sh)
 }
 
 // openStable opens the file, made if absent. Where damage is allowed, a file
@@ -65,6 +83,7 @@ func openStable(fsys vfs.FS, name string, damage, lost bool) (_ *stable, err err
 	if errors.Is(err, fs.ErrNotExist) {
 		if lost {
 			s.bad = &CorruptError{Path: name, Reason: "missing, but there is a log"}
+			s.show()
 			return s, nil
 		}
 		b := make([]byte, stableSize)
@@ -103,6 +122,7 @@ func openStable(fsys vfs.FS, name string, damage, lost bool) (_ *stable, err err
 			s.seq, s.vals = seq, vals
 		}
 	}
+	s.show()
 	if s.bad != nil {
 		return s, nil
 	}
@@ -193,6 +213,7 @@ func (s *stable) set(key string, val []byte) error {
 		return err
 	}
 	s.seq, s.vals = s.seq+1, vals
+	s.show()
 	return nil
 }
 
@@ -258,11 +279,7 @@ func (s *stable) scrub(logger hclog.Logger) error {
 }
 
 // damage is why Raft may not use the file, if so.
-func (s *stable) damage() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bad
-}
+func (s *stable) damage() error { return s.shown.Load().bad }
 
 // floor is the highest term that what verifies of the file shows.
 func (s *stable) floor() uint64 { return max(s.term(), s.uint64(keyLastVoteTerm)) }
@@ -288,6 +305,7 @@ func (s *stable) replace(fsys vfs.FS, term uint64) error {
 		}
 	}
 	s.file, s.seq, s.vals, s.bad = f, 2, vals, nil
+	s.show()
 	return nil
 }
 

@@ -67,6 +67,9 @@ type Store struct {
 	checks *checkpoints
 	logger hclog.Logger
 
+	onDamage    func()      // nil: damage that Raft must not see is fatal
+	interrupted atomic.Bool // damage ended a goroutine of Raft's
+
 	onFatal func(error)
 	dead    atomic.Bool // set by the first fatal fault, before onFatal is called
 
@@ -94,7 +97,7 @@ var (
 // checkpoint that a crash interrupted, and refuses damage with a CorruptError of
 // this package or of commitlog.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{fs: o.FS, logger: o.Logger, onFatal: o.OnFatal}
+	s := &Store{fs: o.FS, logger: o.Logger, onFatal: o.OnFatal, onDamage: o.OnDamage}
 	if s.logger == nil {
 		s.logger = hclog.NewNullLogger()
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/vfs"
 )
 
@@ -56,6 +57,11 @@ type Config struct {
 	// replica sends the preface on it. Dial must check that the peer's
 	// certificate has the id's name.
 	Dial func(ctx context.Context, id string) (net.Conn, error)
+	// Source is where damaged entries are taken from. Nil: nothing is repaired,
+	// and damage that Raft must not see is refused by Open.
+	Source Source
+	// ScrubRate is how many bytes a second are read to find damage. 0: none.
+	ScrubRate int64
 
 	// Retain is what the cluster keeps, as long as this node leads; give all nodes
 	// the same.
@@ -155,4 +161,6 @@ type Stats struct {
 	DiskLow      bool   // DiskFree went below DiskReserve
 	Ready        bool
 	Draining     bool
+	Damaged      uint64 // entries that cannot be read and wait for repair
+	Scrub        commitlog.Scrubbed
 }

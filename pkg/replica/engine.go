@@ -68,6 +68,7 @@ func (r *Replica) startEngine() (err error) {
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
 		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install, reads: e.reads,
 		takes: r.reserve.admit, low: r.reserve.low, full: r.store.Full, answered: e.voters.heard,
+		shy: func() bool { return r.shy.on(time.Now()) },
 	}
 	if r.probe != nil {
 		e.trans.sends = r.probe.sends
@@ -369,5 +370,6 @@ func (r *Replica) reinstall(in raftstore.Installed) error {
 			r.logger.Info("checkpoint installed", "index", in.Index, "offset", in.Next)
 		}
 	}
-	return r.startEngine()
+	poke(r.damage) // the healer was waiting for nothing, if Raft cannot be started
+	return r.begin()
 }

@@ -23,6 +23,8 @@ const (
 	NoLast       Switch = "the records in flight are taken without room"
 	OlderAnswers Switch = "reads count answers to what was sent after they began"
 	Trusting     Switch = "clocks are doubted"
+	NoProof      Switch = "entries are proved"
+	NoShy        Switch = "a damaged node delays its candidacy"
 )
 
 // Without turns rules off. It must come before Run.
@@ -39,6 +41,10 @@ func (r *Replica) Without(off ...Switch) {
 			r.rules.install = false
 		case NoHeartbeats:
 			r.rules.heartbeats = false
+		case NoProof:
+			r.rules.prove = false
+		case NoShy:
+			r.rules.shy = false
 		case NoPersist:
 			r.rules.persist = false
 		case NoReserve:

@@ -131,6 +131,7 @@ func (n *node) open() *replica.Replica {
 		Dial: func(_ context.Context, id string) (net.Conn, error) {
 			return n.c.dial(n.id, id)
 		},
+		Source: peers{c: n.c, id: n.id},
 	}
 	cfg.Compare = func(_ context.Context, id string, index, print uint64) (bool, uint64, error) {
 		return n.c.compare(n.id, id, index, print)

@@ -166,6 +166,10 @@ func (p *peer) serve(rpc raft.RPC) error {
 		if answered != nil {
 			rpc = relay(t, rpc, answered)
 		}
+	case *raft.TimeoutNowRequest:
+		if t.isShy() {
+			return errShy
+		}
 	case *raft.InstallSnapshotRequest:
 		if t.rules.install {
 			t.wg.Add(1) // merge holds the group, so it is not being waited out yet

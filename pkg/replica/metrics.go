@@ -21,6 +21,8 @@ type metrics struct {
 	diskRefused prometheus.Counter
 	reads       prometheus.Histogram
 	readSeconds prometheus.Histogram
+
+	damages, repairs, repaired, drops, checkpointRepairs, offsetRepairs prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -64,11 +66,19 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help:    "How long the leader took to confirm a round of linearizable reads.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 7),
 		}),
+
+		damages:           counter("damages_total", "Times that damage was found on a node that had none."),
+		repairs:           counter("repairs_total", "Times that all damage was repaired."),
+		repaired:          counter("repaired_entries_total", "Damaged entries replaced by a peer's."),
+		drops:             counter("dropped_tails_total", "Damaged ends of the log cut off because they were never committed."),
+		checkpointRepairs: counter("repaired_checkpoints_total", "Checkpoints replaced by a peer's."),
+		offsetRepairs:     counter("repaired_offset_files_total", "Files of the offset index made anew."),
 	}
 	if reg != nil {
 		reg.MustRegister(m.inFlight, m.leader, m.term, m.entryBytes, batches,
 			m.unknown, m.overloaded, m.checkpoints, m.installs,
-			m.diskFree, m.diskReserve, m.diskLow, m.diskRefused, m.reads, m.readSeconds)
+			m.diskFree, m.diskReserve, m.diskLow, m.diskRefused, m.reads, m.readSeconds,
+			m.damages, m.repairs, m.repaired, m.drops, m.checkpointRepairs, m.offsetRepairs)
 	}
 	return m
 }

@@ -58,6 +58,10 @@ type Replica struct {
 	fatalOnce atomic.Bool
 	hung      atomic.Bool // the fatal fault is a write that hangs; whoever is in it cannot be waited for
 
+	damage   chan struct{}          // capacity 1: damage was found, or Raft could not be started for it
+	waitsFor atomic.Pointer[string] // what the repair waits for; nil: nothing is damaged
+	shy      shy
+
 	installs chan raftstore.Installed // unbuffered: to Run
 	stopped  chan struct{}            // capacity 1: Raft stopped by itself
 
@@ -76,6 +80,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		cfg: cfg, logger: cfg.Logger, metrics: newMetrics(cfg.Registerer), rules: allRules,
 		closing: make(chan struct{}), ended: make(chan struct{}), fatal: make(chan struct{}),
 		installs: make(chan raftstore.Installed), stopped: make(chan struct{}, 1), viewed: make(chan struct{}),
+		damage: make(chan struct{}, 1),
 	}
 	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("create %s: %w", cfg.Dir, err)
@@ -104,6 +109,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	err = r.guard(func() (err error) {
 		r.store, err = raftstore.Open(raftstore.Options{
 			FS: cfg.FS, Dir: cfg.Dir, SegmentBytes: cfg.SegmentBytes, CacheBytes: cfg.CacheBytes,
+			AllowDamage: cfg.Source != nil, OnDamage: r.spoiled,
 			OnFatal: r.fail, Logger: r.logger.Named("store"), Registerer: cfg.Registerer,
 		})
 		return err
@@ -184,9 +190,15 @@ func (r *Replica) guard(f func() error) error {
 	if err, ok := <-result; ok {
 		return err
 	}
+	if r.store != nil && !r.store.Failed() {
+		return errInterrupted
+	}
 	<-r.fatal
 	return &FatalError{Err: r.fatalErr}
 }
+
+// errInterrupted ends what met damage that was not known before.
+var errInterrupted = errors.New("the log is damaged")
 
 // Run starts Raft, once the node belongs to a cluster, and keeps it going until
 // ctx ends, Close is called, Raft stops by itself (ErrRaftStopped) or a fault
@@ -200,7 +212,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	r.running = true
 	var err error
 	if r.cluster != "" {
-		err = r.startEngine()
+		err = r.begin()
 	}
 	r.life.Unlock()
 	stop, watched := make(chan struct{}), make(chan struct{})
@@ -209,7 +221,19 @@ func (r *Replica) Run(ctx context.Context) error {
 		r.reserve.run(stop)
 	}()
 	if err == nil {
+		healing, end := context.WithCancel(ctx)
+		var healer sync.WaitGroup
+		if r.cfg.Source != nil {
+			healer.Go(func() { r.heal(healing) })
+		}
+		if r.cfg.ScrubRate > 0 {
+			healer.Go(func() { r.scrub(healing) })
+		}
 		err = r.serve(ctx)
+		end()
+		if !r.hung.Load() { // or it may wait for that write
+			healer.Wait()
+		}
 	}
 	close(stop)
 	if !r.hung.Load() {
@@ -298,7 +322,8 @@ func (r *Replica) Bind(uuid string) error {
 		return err
 	}
 	if r.running && r.engine.Load() == nil {
-		return r.startEngine()
+		poke(r.damage)
+		return r.begin()
 	}
 	return nil
 }

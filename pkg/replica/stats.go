@@ -12,6 +12,7 @@ func (r *Replica) Stats() Stats {
 		LastIndex: log.Last(), FirstIndex: log.First(), LastContact: -1,
 		DiskFree: disk.room, DiskReserve: disk.reserve, DiskLow: disk.low,
 		Visible: log.Visible(), Lowest: log.Lowest(), LogBytes: ls.Bytes, Segments: ls.Segments,
+		Damaged: ls.Damaged, Scrub: ls.Scrub,
 	}
 	if start := log.Start(); s.LastIndex == start.Index {
 		s.LastTerm = start.Term

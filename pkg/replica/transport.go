@@ -38,9 +38,14 @@ type rules struct {
 	persist    bool // replication waits for a peer that cannot be reached (I15)
 	reserve    bool // a node almost out of disk takes no records
 	refused    bool // one that takes no records gets everything before them
+	prove      bool // a peer's entries replace ours only when they are proved
+	shy        bool // a damaged node delays its own candidacy
 }
 
-var allRules = rules{clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true, reserve: true, refused: true}
+var allRules = rules{
+	clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true,
+	reserve: true, refused: true, prove: true, shy: true,
+}
 
 // transport is the raft.Transport of one run of Raft. It wraps the library's
 // NetworkTransport, one for what goes out and one for every peer's inbound
@@ -75,6 +80,8 @@ type transport struct {
 	answered func(id string, resp *raft.AppendEntriesResponse, err error)
 	// sends is a test's look at what goes out; nil in production.
 	sends func(*raft.AppendEntriesRequest)
+	// shy says that this node should not try to lead now; nil: never.
+	shy func() bool
 
 	out  *raft.NetworkTransport
 	rpcs chan raft.RPC // unbuffered: what Raft has not taken, its sender waits for
@@ -199,8 +206,13 @@ func (t *transport) RequestVote(id raft.ServerID, addr raft.ServerAddress, req *
 
 // RequestPreVote implements raft.WithPreVote.
 func (t *transport) RequestPreVote(id raft.ServerID, addr raft.ServerAddress, req *raft.RequestPreVoteRequest, resp *raft.RequestPreVoteResponse) error {
+	if t.isShy() {
+		return errShy
+	}
 	return t.again(func() error { return t.out.RequestPreVote(id, addr, req, resp) })
 }
+
+func (t *transport) isShy() bool { return t.rules.shy && t.shy != nil && t.shy() }
 
 // TimeoutNow implements raft.Transport.
 func (t *transport) TimeoutNow(id raft.ServerID, addr raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {

@@ -196,7 +196,7 @@ func (s *Server) Stats(context.Context, *nodev1.StatsRequest) (*nodev1.StatsResp
 		LastContactMs: contact, Visible: st.Visible, Lowest: st.Lowest, Ready: v.Ready, Draining: v.Draining,
 		LogBytes: uint64(max(st.LogBytes, 0)), Segments: uint32(st.Segments), Version: s.cfg.Version, Peers: s.peers(v),
 		DiskFreeBytes: st.DiskFree, DiskLow: st.DiskLow,
-		ClockUnixNano: s.cfg.Clock().UnixNano(),
+		ClockUnixNano: s.cfg.Clock().UnixNano(), DamagedEntries: st.Damaged,
 	}, nil
 }
 

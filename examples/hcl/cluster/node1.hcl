@@ -36,6 +36,7 @@ log {
   cache_size      = "64MiB"
   max_record_size = "1020KiB" # key and headers included; this is the most there can be
   reserve         = "1GiB"    # of the disk, kept free: produces are refused before it is full
+  scrub_rate      = "4MiB"    # a second, read in the background to find damage; 0: never
 }
 
 # What goes, oldest first; without this everything is kept. Say the same on every
