@@ -217,7 +217,7 @@ func (d *detector) ask(ctx context.Context, q question) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if d.doubt != nil && d.doubt.index == q.at.index {
-				d.doubt.answers[id] = answer{known, print}
+				d.doubt.answers[id] = answer{known && sameVersion(print), print}
 			}
 		})
 	}
@@ -279,6 +279,9 @@ func (r *Replica) CompareHash(name string, index, print uint64) (known bool, own
 	own, known, applied := e.fsm.noted(index)
 	if applied < index {
 		return false, 0, &BehindError{Visible: r.store.Log().Visible()}
+	}
+	if !sameVersion(print) {
+		return false, own, nil // it is of another version: neither can say anything
 	}
 	if known && own != print {
 		by := slices.IndexFunc(e.peers(), func(p Peer) bool { return NameOf(p.ID) == name })

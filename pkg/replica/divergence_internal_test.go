@@ -162,3 +162,21 @@ func TestMark(t *testing.T) {
 	require.NoError(t, vfs.WriteFileAtomic(fs, "d/"+divergedFile, []byte("{")))
 	require.ErrorContains(t, checkMark(fs, "d"), "is damaged itself")
 }
+
+// Where nodes of two versions meet, neither has anything to say of the other.
+func TestFingerprintsOfTwoVersionsAreNotCompared(t *testing.T) {
+	f := &fsm{m: newMachine()}
+	f.heard(5, &announcement{})
+	require.Empty(t, f.seen)
+	own, ok := f.notes.find(5)
+	require.True(t, ok)
+	require.True(t, sameVersion(own))
+	f.heard(6, &announcement{index: 5, print: own ^ 3})
+	f.heard(7, &announcement{index: 5, print: own ^ 1<<8})
+	f.heard(8, &announcement{index: 4, print: own})
+	require.Equal(t, []comparison{
+		{index: 5, announced: own ^ 3, own: own},
+		{index: 5, announced: own ^ 1<<8, own: own, known: true},
+		{index: 4, announced: own},
+	}, f.seen)
+}

@@ -324,7 +324,11 @@ func TestCompareHash(t *testing.T) {
 		require.Equal(s.t, print, same)
 		require.False(s.t, l.r.Doubted())
 
-		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1)
+		known, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1)
+		require.NoError(s.t, err)
+		require.False(s.t, known, "a fingerprint of another version")
+		require.False(s.t, l.r.Doubted())
+		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1<<20)
 		require.NoError(s.t, err)
 		s.work(5 * time.Second)
 		require.False(s.t, l.r.Doubted(), "the third agrees")

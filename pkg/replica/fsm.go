@@ -133,6 +133,7 @@ type comparison struct {
 func (f *fsm) heard(index uint64, a *announcement) {
 	if a.index > 0 {
 		own, known := f.notes.find(a.index)
+		known = known && sameVersion(a.print)
 		f.seen = append(f.seen, comparison{index: a.index, announced: a.print, own: own, by: a.by, known: known})
 	}
 	f.notes.add(note{index, f.m.fingerprint()})

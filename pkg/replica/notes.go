@@ -44,6 +44,13 @@ func (s *notes) add(n note) {
 // announced twice and then no more.
 func (s *notes) due() bool { return s.fresh || s.owed }
 
+// printVersion is the lowest byte of every fingerprint. Whoever changes what goes
+// into one raises it: nodes of two versions have nothing to compare.
+const printVersion = 1
+
+// sameVersion says whether a fingerprint is of this version.
+func sameVersion(print uint64) bool { return byte(print) == printVersion }
+
 // fingerprint is one number for the whole machine: what it was given, which the
 // hash has, and what it made of that. Of the request keys, of which there are
 // many, it takes another sixteenth each time, chosen by the hash.
@@ -70,7 +77,7 @@ func (m *machine) fingerprint() uint64 {
 		key := m.keys.ring[(m.keys.head+i)%n]
 		h = mix(mixID(h, key), m.keys.byKey[key])
 	}
-	return h
+	return h&^0xff | printVersion
 }
 
 func mixID(h uint64, id [16]byte) uint64 {

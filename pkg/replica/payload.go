@@ -18,8 +18,9 @@ import (
 //	  cluster  type 1 | uuid, 36 characters
 //	  lowest   type 2 | offset u64
 //	  announce type 3 | index u64 | fingerprint u64 | node id
-//	           index is the announcement before, 0 for none; the fingerprint is of
-//	           the announcing leader's state just after it
+//	           index is the announcement before, 0 for none; the fingerprint, whose
+//	           lowest byte is its version, is of the announcing leader's state just
+//	           after it
 const (
 	kindData    = 1
 	kindControl = 2
