@@ -136,3 +136,10 @@ func (r *Replica) Doubted() bool {
 	e := r.engine.Load()
 	return e != nil && e.detector.doubted()
 }
+
+// HoldApply keeps the state machine from applying anything until release.
+func (r *Replica) HoldApply() (release func()) {
+	f := r.engine.Load().fsm
+	f.mu.Lock()
+	return f.mu.Unlock
+}

@@ -432,3 +432,32 @@ func (n *node) openAgain() *replica.Replica {
 	n.c.t.Cleanup(func() { require.NoError(n.c.t, r.Close()) })
 	return r
 }
+
+// What is committed and not applied on the leader yet, a follower may have shown
+// already: the read waits for it.
+func TestAReadSeesWhatAFollowerHasShown(t *testing.T) {
+	t.Parallel()
+	c := boot(t, 3, nil)
+	c.produce([16]byte{1}, 0, "first")
+	l := c.leader()
+	release := sync.OnceFunc(l.r.HoldApply())
+	defer release()
+	p, err := l.r.Submit(one("second"))
+	require.NoError(t, err)
+	for _, n := range c.up() {
+		if n != l {
+			n.visible(2)
+		}
+	}
+	require.Equal(t, uint64(1), l.r.Log().Visible())
+	bounded, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
+	defer cancel()
+	_, err = l.r.ReadIndex(bounded)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	release()
+	at, err := l.r.ReadIndex(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, uint64(2), at)
+	_, err = p.Result()
+	require.NoError(t, err)
+}
