@@ -55,6 +55,29 @@ func (l *Log) quarantine(d durableEnd, cause error) error {
 	return nil
 }
 
+// beheaded returns the first segment, if entries are missing before it.
+func (l *Log) beheaded() *segment {
+	if len(l.segments) == 0 || l.segments[0].prevIndex <= l.start.Index {
+		return nil
+	}
+	return l.segments[0]
+}
+
+// noteHead lists the entries that are missing before the first segment. They
+// are all below the newest checkpoint, or the log would not have been opened.
+func (l *Log) noteHead() {
+	s := l.beheaded()
+	if s == nil {
+		return
+	}
+	hole := l.hole(s.prevIndex, l.headAnchor(s))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.inDamage(hole.First) == nil {
+		l.setDamage(append([]*damage{hole}, l.damaged...))
+	}
+}
+
 // hole is the damage of a log whose first entries, up to last, are in no file.
 func (l *Log) hole(last uint64, after Anchor) *damage {
 	return &damage{clean: true, Damage: Damage{
@@ -72,10 +95,17 @@ func (l *Log) durableAnchor(d durableEnd, index uint64) Anchor {
 	return Anchor{Index: d.index, Term: d.term, Known: true}
 }
 
+// head is the term of the entry before s, if its header tells.
+func (l *Log) head(s *segment) (prevTerm uint64, known bool) {
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	return s.prevTerm, !s.headless
+}
+
 // headAnchor is what s says of the entries before it.
 func (l *Log) headAnchor(s *segment) Anchor {
-	if !s.headless {
-		return Anchor{Index: s.prevIndex, Term: s.prevTerm, Known: true}
+	if term, known := l.head(s); known {
+		return Anchor{Index: s.prevIndex, Term: term, Known: true}
 	}
 	w := newWindow(s, s.length())
 	defer w.free()
@@ -210,71 +240,6 @@ func (l *Log) writeHeader(s *segment, prevTerm uint64) error {
 	l.mu.Unlock()
 	s.reach(segmentHeaderBytes)
 	return nil
-}
-
-// examine finds out how far the damage reaches that a read of the entry at
-// index met, as err, and notes it. It returns err.
-func (l *Log) examine(index uint64, err error) error {
-	if !isCorrupt(err) {
-		return err
-	}
-	l.examining.Lock()
-	defer l.examining.Unlock()
-	for {
-		l.mu.RLock()
-		if l.closed || l.inDamage(index) != nil || index <= l.start.Index || index > l.last.index ||
-			len(l.segments) == 0 || l.segments[0].first > index {
-			l.mu.RUnlock()
-			return err
-		}
-		s, next, shape, last := l.acquire(index), l.behind(index), l.shape, l.last
-		l.mu.RUnlock()
-		list, serr := l.surveyLive(s, next, last, nil)
-		s.handle.drop()
-		if serr != nil {
-			return err // of the disk, or of Close
-		}
-		l.mu.RLock()
-		same := l.shape == shape
-		l.mu.RUnlock()
-		if same {
-			to := last.index
-			if next != nil {
-				to = next.prevIndex
-			}
-			l.replaceDamage(s.first, to, list)
-			return err
-		}
-	}
-}
-
-// behind returns the segment after the one that has index, nil when there is
-// none; mu is held.
-func (l *Log) behind(index uint64) *segment {
-	for _, s := range l.segments {
-		if s.first > index {
-			return s
-		}
-	}
-	return nil
-}
-
-// surveyLive lists the damage of a segment of a log in use, whose last entry
-// was last. Nothing is torn there: what is listed was stored.
-func (l *Log) surveyLive(s, next *segment, last tail, pace func(int64) error) ([]*damage, error) {
-	if next != nil {
-		return l.surveySealed(s, next, pace)
-	}
-	v, err := l.surveyPaced(s, last.index, s.frameEnd(), pace)
-	if err != nil {
-		return nil, err
-	}
-	if v.next.index <= last.index {
-		r := v.rest(s, last.index, Anchor{Index: last.index, Term: last.term, Known: last.term != 0}, s.frameEnd())
-		r.clean = false
-		v.damage = append(v.damage, r)
-	}
-	return v.damage, nil
 }
 
 // unbound forgets where the frames of s end: behind damage there may be more.

