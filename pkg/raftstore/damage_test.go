@@ -189,6 +189,9 @@ func TestEveryKindOfDamage(t *testing.T) {
 		require.NoError(t, err)
 		used := len(strings.TrimRight(string(b), "\x00"))
 		place := rng.IntN(min(len(b), used+64))
+		if name == "data/raft-state" { // between its slots there is nothing
+			place = 4096*rng.IntN(2) + rng.IntN(120)
+		}
 		kind := []string{"flip", "flip", "flip", "zeros", "cut", "noise", "gone"}[rng.IntN(7)]
 		end := min(len(b), place+1+rng.IntN(600))
 		switch kind {
@@ -233,8 +236,10 @@ func TestEveryKindOfDamage(t *testing.T) {
 		require.NoError(t, s.Close(), what)
 	}
 	t.Log(seen)
+	votes := 0
 	for _, kind := range []string{"flip", "zeros", "cut", "noise", "gone"} {
 		require.NotZero(t, seen[kind+" .seg"])
-		require.NotZero(t, seen[kind+" "], "the term and vote")
+		votes += seen[kind+" "]
 	}
+	require.NotZero(t, votes, "damage to the term and vote")
 }
