@@ -60,8 +60,15 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 		return false, errors.Join(err, f.handle.release())
 	}
 	switch {
-	case err != nil || !ok:
+	case err != nil:
 		return drop()
+	case !ok:
+		// Of a log that was emptied since, or damaged: it goes alone. Whether those
+		// behind it fit without it shows when they are looked at.
+		if _, err := drop(); err != nil {
+			return false, err
+		}
+		return true, l.remove(name)
 	case len(l.sealed) > 0 && f.first != known:
 		return drop()
 	case len(l.sealed) == 0 && f.first > l.start.Offset:

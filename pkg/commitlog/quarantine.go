@@ -42,6 +42,8 @@ func (l *Log) quarantine(d durableEnd, cause error) error {
 		}
 		list = append(list, found...)
 	}
+	// The start need not be a segment's boundary, and below it nothing is missed.
+	list = slices.DeleteFunc(list, func(d *damage) bool { return !d.Open && d.Last <= l.start.Index })
 	l.mu.Lock()
 	l.setDamage(list)
 	l.last = last

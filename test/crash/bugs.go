@@ -46,11 +46,11 @@ func bugs() []bug {
 		{"checkpoint without fsync", "a checkpoint gets its name before it is synced", byCrash, skips("sync", ".ckp.tmp")},
 		{"vote without fsync", "a vote is given before it is synced", byCrash, skips("sync", "raft-state")},
 		{"offsets without fsync", "a checkpoint does not sync the offset index", byCrash, skips("sync", ".off")},
-		{"cut on any damage", "recovery takes any damage at the end for a torn tail", byDamage, func(c *config) { c.bugs.CutAnyDamage = true }},
+		{"cut on any damage", "recovery takes any damage at the end for a torn tail", byDamage + byCrash, func(c *config) { c.bugs.CutAnyDamage = true }},
 		{"torn write with a hole", "recovery takes whole frames behind one that is torn", byCrash, func(c *config) { c.bugs.SkipDamage = true }},
 		{"append after a cut", "a truncation goes on in the file it cut, over the bytes it leaves", byCrash + byCalls, func(c *config) { c.bugs.AppendAfterCut = true }},
 		{"headers not seeded", "a frame's header verifies in any segment at its place", byCrash, func(c *config) { c.bugs.UnseededHeaders = true }},
-		{"committed entries cut", "a truncation reaches entries that are committed", byCalls, func(c *config) { c.bugs.CutCommitted = true }},
+		{"committed entries cut", "a truncation reaches entries that are committed", byCalls + byCrash, func(c *config) { c.bugs.CutCommitted = true }},
 		{"payloads trusted", "the checksum of a payload is not looked at", byCrash + byCalls, func(c *config) { c.bugs.TrustPayloads = true }},
 		{"offsets trusted", "the checksum of the offset index is not looked at", byDamage + byCrash, func(c *config) { c.bugs.TrustOffsets = true }},
 	}

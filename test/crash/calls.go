@@ -35,13 +35,14 @@ func (s *session) some() error {
 		call   func() error
 	}
 	choices := []choice{
-		{20, s.append}, {7, s.truncate}, {6, s.publish}, {2, s.reopen}, {2, s.fullDisk}, {2, s.badDisk}, {2, s.sweep},
+		{20, s.append}, {7, s.truncate}, {6, s.publish}, {2, s.reopen}, {2, s.fullDisk}, {2, s.badDisk}, {2, s.sweep}, {1, s.repair},
 	}
 	if s.store != nil {
 		choices = append(choices, choice{5, s.vote}, choice{5, s.checkpoint}, choice{3, s.retain}, choice{1, s.install})
 	} else {
-		choices = append(choices, choice{3, s.syncOffsets}, choice{3, s.setStart}, choice{1, s.reset}, choice{1, s.cutCommitted})
+		choices = append(choices, choice{3, s.syncOffsets}, choice{3, s.setStart}, choice{1, s.reset}, choice{4, s.cutCommitted})
 	}
+	choices[s.cfg.favour%len(choices)].weight += 20
 	total := 0
 	for _, c := range choices {
 		total += c.weight

@@ -79,7 +79,7 @@ func (s *session) flip() (what string, err error) {
 // damaged opens a damaged disk and reads all of it. mayLose is how many entries
 // may be missing at the end.
 func (s *session) damaged(m *model, mayLose uint64) error {
-	err := s.start()
+	err := s.start(false)
 	if reported(err) {
 		return nil
 	}

@@ -75,7 +75,7 @@ func (v *violation) Error() string {
 // workload makes workload number w and crashes it everywhere.
 func (r *run) workload(w uint64) *violation {
 	rng := rand.New(rand.NewPCG(r.seed, w))
-	cfg := &config{store: w%2 == 1, segmentBytes: []int64{512, 1024, 1024, 2048, 6144}[rng.IntN(5)]}
+	cfg := &config{store: w%2 == 1, segmentBytes: []int64{512, 1024, 1024, 2048, 6144}[rng.IntN(5)], favour: rng.IntN(60)}
 	if r.cfg != nil {
 		r.cfg(cfg)
 	}
@@ -178,6 +178,7 @@ func (e *enumeration) check(fs *memfs.FS, want expect, h history, where string, 
 		fs.Record()
 	}
 	s := newSession(e.cfg, fs, rand.New(rand.NewPCG(e.rng.Uint64(), 0)))
+	s.sick = want.damaged
 	err := s.protect(func() error {
 		if err := s.open(want); err != nil {
 			return err

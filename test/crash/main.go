@@ -23,6 +23,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -82,6 +83,7 @@ func program(args []string, stdout, stderr io.Writer) int {
 		ctx, cancel = context.WithTimeout(ctx, o.limit)
 		defer cancel()
 	}
+	debug.SetGCPercent(400) // a state is garbage as soon as it was checked
 	fmt.Fprintf(stderr, "seed %d, %d at once\n", o.seed, o.procs)
 	v := r.all(ctx, o, stderr)
 	if v != nil {

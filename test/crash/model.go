@@ -101,6 +101,7 @@ type expect struct {
 	what          string
 	before, after *model
 	emptied       bool
+	damaged       bool // a disk lied as well: what is missing is repaired from the model
 }
 
 func exactly(what string, m *model) expect { return expect{what: what, before: m, after: m} }

@@ -20,6 +20,7 @@ import (
 type config struct {
 	store        bool  // a raftstore, not a log alone
 	segmentBytes int64 // small, so that few entries cross segments
+	favour       int   // the call that is made more often than others
 	bugs         planted.Storage
 	lie          func() lie // nil: the disk is honest
 }
@@ -34,6 +35,10 @@ type session struct {
 	log   *commitlog.Log
 	store *raftstore.Store // nil for a log alone
 	fatal error            // that the store reported
+	// sick: the crash was during a repair, and a kill leaves what was repaired in
+	// the page cache alone. A power loss then brings the damage back, where Open
+	// finds it as it did before.
+	sick bool
 
 	now     *model
 	known   uint64 // commit index that the open log was told of
@@ -48,14 +53,25 @@ func newSession(cfg *config, mem *memfs.FS, rng *rand.Rand) *session {
 
 // expect notes what a crash from now on may leave.
 func (s *session) expect(e expect) {
+	e.damaged = e.damaged || s.sick
 	s.history = append(s.history, step{s.mem.Ops(), e})
 }
 
 // open opens what is there, holds it against e, and goes on from what it found.
 func (s *session) open(e expect) (err error) {
+	e.damaged = e.damaged || s.sick
 	s.expect(e)
-	if err := s.start(); err != nil {
+	if err := s.start(e.damaged); err != nil {
 		return fmt.Errorf("open: %w", err)
+	}
+	if e.damaged {
+		m := e.longer()
+		if e.emptied && s.log.Start() == e.before.start {
+			m = e.before
+		}
+		if err := s.mend(m); err != nil {
+			return fmt.Errorf("repair: %w", err)
+		}
 	}
 	m, err := s.verify(e)
 	if err != nil {
@@ -67,7 +83,8 @@ func (s *session) open(e expect) (err error) {
 	return nil
 }
 
-func (s *session) start() (err error) {
+// start opens the log, a damaged one too if it may be.
+func (s *session) start(damaged bool) (err error) {
 	if s.cfg.lie != nil {
 		s.disk.lie = s.cfg.lie() // another process, another lie
 	}
@@ -76,7 +93,7 @@ func (s *session) start() (err error) {
 		s.fatal = nil
 		s.store, err = raftstore.Open(raftstore.Options{
 			FS: fsys, Dir: "/data", SegmentBytes: s.cfg.segmentBytes, CacheBytes: 600,
-			OnFatal: func(err error) { s.fatal = err }, Planted: s.cfg.bugs,
+			OnFatal: func(err error) { s.fatal = err }, Planted: s.cfg.bugs, AllowDamage: damaged,
 		})
 		if err != nil {
 			return err
@@ -86,7 +103,7 @@ func (s *session) start() (err error) {
 	}
 	s.log, err = commitlog.Open(commitlog.Options{
 		FS: fsys, Dir: "/data/log", SegmentBytes: s.cfg.segmentBytes, CacheBytes: 600, OffsetBatches: 4,
-		Planted: s.cfg.bugs,
+		Planted: s.cfg.bugs, AllowDamage: damaged,
 	})
 	return err
 }

@@ -67,7 +67,7 @@ type op struct {
 	path  string // directory, of rebind, mkdir and syncdir
 	inode uint64 // of all the others
 	off   int64  // of write
-	data  []byte // of write
+	data  []byte // of write; of corrupt: the bits to flip
 	size  int64  // of resize
 	re    rebinding
 }
@@ -80,6 +80,7 @@ const (
 	opResize
 	opSync
 	opMarkClean
+	opCorrupt
 	opMkdir
 	opRebind
 	opSyncDir
@@ -98,7 +99,7 @@ func (d *disk) apply(o op) {
 	switch o.kind {
 	case opCreate:
 		d.inodes[o.inode] = &inode{}
-	case opWrite, opResize, opSync, opMarkClean:
+	case opWrite, opResize, opSync, opMarkClean, opCorrupt:
 		// Replayed, it may be of a file without a name, which nobody can read.
 		if n := d.inodes[o.inode]; n != nil {
 			d.change(n, o)
@@ -148,6 +149,15 @@ func (d *disk) change(n *inode, o op) {
 		n.sync()
 	case opMarkClean:
 		n.dirty = nil
+	case opCorrupt:
+		for _, c := range []*content{&n.live, &n.durable} {
+			var b [1]byte
+			if c.read(b[:], o.off) == 1 {
+				b[0] ^= o.data[0]
+				first, pages := c.with(b[:], o.off)
+				c.set(first, pages[0])
+			}
+		}
 	}
 }
 

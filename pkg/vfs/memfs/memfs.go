@@ -312,15 +312,7 @@ func (f *FS) Corrupt(name string, place int64, mask byte) error {
 	if !ok {
 		return pathError("corrupt", name, fs.ErrNotExist)
 	}
-	n := f.disk.inodes[id]
-	for _, c := range []*content{&n.live, &n.durable} {
-		var b [1]byte
-		if c.read(b[:], place) == 1 {
-			b[0] ^= mask
-			first, pages := c.with(b[:], place)
-			c.set(first, pages[0])
-		}
-	}
+	f.do(op{kind: opCorrupt, inode: id, off: place, data: []byte{mask}})
 	return nil
 }
 
