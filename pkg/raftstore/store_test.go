@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
+	"github.com/logd-io/logd/internal/planted"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/raftstore"
 	"github.com/logd-io/logd/pkg/vfs"
@@ -412,4 +413,33 @@ func TestNoReadableCheckpointIsFatal(t *testing.T) {
 	require.False(t, stray(func() { _, _ = s.Snapshots().List() }))
 	require.ErrorIs(t, fatal, syscall.EIO)
 	_ = s.Close()
+}
+
+// Entries that are known to be committed are not cut: better to stop than to
+// diverge. A planted bug cuts them, and the node goes on without what it said it
+// has.
+func TestCommittedEntriesAreNotCut(t *testing.T) {
+	for _, bug := range []bool{false, true} {
+		t.Run(fmt.Sprint("planted ", bug), func(t *testing.T) {
+			var fatal error
+			s, err := raftstore.Open(raftstore.Options{
+				FS: memfs.New(), Dir: "data", SegmentBytes: 1 << 16, OnFatal: func(err error) { fatal = err },
+				Planted: planted.Storage{CutCommitted: bug},
+			})
+			require.NoError(t, err)
+			require.NoError(t, s.StoreLogs(entries(1, 10, 1)))
+			s.Log().SetCommitted(8)
+			returned := stray(func() { _ = s.DeleteRange(5, 10) })
+			if bug {
+				require.True(t, returned)
+				require.NoError(t, fatal)
+				require.Equal(t, uint64(4), s.Log().Last(), "this is what the guard prevents")
+			} else {
+				var committed *commitlog.CommittedError
+				require.False(t, returned)
+				require.ErrorAs(t, fatal, &committed)
+			}
+			_ = s.Close()
+		})
+	}
 }

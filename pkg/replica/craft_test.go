@@ -25,6 +25,7 @@ type puppet struct {
 	id     string
 	net    *raft.NetworkTransport
 	closed chan struct{}
+	other  string // cluster it says it is of; "": the test's
 
 	mu    sync.Mutex
 	conns []net.Conn // dialled; guarded by mu
@@ -61,7 +62,11 @@ func (p *puppet) Dial(to raft.ServerAddress, _ time.Duration) (net.Conn, error) 
 	p.mu.Lock()
 	p.conns = append(p.conns, conn)
 	p.mu.Unlock()
-	_, err = conn.Write(replica.Preface(testCluster, p.id, string(to)))
+	uuid := testCluster
+	if p.other != "" {
+		uuid = p.other
+	}
+	_, err = conn.Write(replica.Preface(uuid, p.id, string(to)))
 	return conn, err
 }
 

@@ -25,6 +25,8 @@ const (
 	Trusting     Switch = "clocks are doubted"
 	NoProof      Switch = "entries are proved"
 	NoShy        Switch = "a damaged node delays its candidacy"
+	NoPreface    Switch = "a connection is for this node"
+	KeepTail     Switch = "a checkpoint that contradicts the log is not held"
 )
 
 // Without turns rules off. It must come before Run.
@@ -57,6 +59,10 @@ func (r *Replica) Without(off ...Switch) {
 			r.older = true
 		case Trusting:
 			r.trusting = true
+		case NoPreface:
+			r.rules.preface = false
+		case KeepTail:
+			r.probe = &probe{bugs: bugs{keepTail: true}}
 		case Replay:
 			r.replayed = true
 		}

@@ -71,7 +71,7 @@ func (t *transport) admit(conn *trackedConn, certName string) error {
 	if err != nil {
 		return err
 	}
-	if err := pre.check(t.cluster, t.id, certName); err != nil {
+	if err := pre.check(t.cluster, t.id, certName); err != nil && t.rules.preface {
 		return err
 	}
 	if err := conn.SetDeadline(time.Time{}); err != nil {

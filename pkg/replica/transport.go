@@ -40,11 +40,13 @@ type rules struct {
 	refused    bool // one that takes no records gets everything before them
 	prove      bool // a peer's entries replace ours only when they are proved
 	shy        bool // a damaged node delays its own candidacy
+	single     bool // one AppendEntries to a peer is under way, never more (I9)
+	preface    bool // a connection is for this node, of this cluster, and who it says it is (I11)
 }
 
 var allRules = rules{
 	clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true,
-	reserve: true, refused: true, prove: true, shy: true,
+	reserve: true, refused: true, prove: true, shy: true, single: true, preface: true,
 }
 
 // transport is the raft.Transport of one run of Raft. It wraps the library's
@@ -114,8 +116,12 @@ func (t *transport) open() {
 }
 
 func (t *transport) netConfig(s raft.StreamLayer) *raft.NetworkTransportConfig {
+	inFlight := 1
+	if !t.rules.single {
+		inFlight = 2
+	}
 	return &raft.NetworkTransportConfig{
-		Logger: t.logger, Stream: s, MaxPool: maxPool, MaxRPCsInFlight: 1, Timeout: rpcTimeout,
+		Logger: t.logger, Stream: s, MaxPool: maxPool, MaxRPCsInFlight: inFlight, Timeout: rpcTimeout,
 	}
 }
 
@@ -148,7 +154,10 @@ func (t *transport) SetHeartbeatHandler(handler func(raft.RPC)) {
 
 // AppendEntriesPipeline implements raft.Transport: never, since a pipeline can
 // wedge a follower.
-func (t *transport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress) (raft.AppendPipeline, error) {
+func (t *transport) AppendEntriesPipeline(id raft.ServerID, addr raft.ServerAddress) (raft.AppendPipeline, error) {
+	if !t.rules.single {
+		return t.out.AppendEntriesPipeline(id, addr)
+	}
 	return nil, raft.ErrPipelineReplicationNotSupported
 }
 
