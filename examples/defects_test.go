@@ -40,24 +40,13 @@ func TestDefectsPageNamesItsTests(t *testing.T) {
 	}
 	require.Len(t, rows, 9)
 
-	found := make(map[string]bool)
+	found := testFunctions(t)
 	named := make(map[string]string) // "package test" → number
-	function := regexp.MustCompile(`(?m)^func (Test(?:Defect0?([1-9][0-9]?))?[A-Za-z0-9_]*)\(`)
-	for _, root := range []string{"../cmd", "../config", "../pkg", "../test"} {
-		require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-			if err != nil || !strings.HasSuffix(path, "_test.go") {
-				return err
-			}
-			text, err := os.ReadFile(path)
-			for _, m := range function.FindAllStringSubmatch(string(text), -1) {
-				name := filepath.Base(filepath.Dir(path)) + " " + m[1]
-				found[name] = true
-				if m[2] != "" {
-					named[name] = m[2]
-				}
-			}
-			return err
-		}))
+	ofDefect := regexp.MustCompile(` TestDefect0?([1-9][0-9]?)`)
+	for name := range found {
+		if m := ofDefect.FindStringSubmatch(name); m != nil {
+			named[name] = m[1]
+		}
 	}
 	for defect, tests := range rows {
 		for name := range tests {
@@ -68,4 +57,24 @@ func TestDefectsPageNamesItsTests(t *testing.T) {
 	for name, defect := range named {
 		require.True(t, rows[defect][name], "defect %s: the page does not name %s", defect, name)
 	}
+}
+
+// testFunctions are all tests and fuzz targets there are, as "package test".
+func testFunctions(t *testing.T) map[string]bool {
+	t.Helper()
+	found := make(map[string]bool)
+	function := regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)[A-Za-z0-9_]*)\(`)
+	for _, root := range []string{"../cmd", "../config", "../examples", "../internal", "../pkg", "../test"} {
+		require.NoError(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			for _, m := range function.FindAllStringSubmatch(string(text), -1) {
+				found[filepath.Base(filepath.Dir(path))+" "+m[1]] = true
+			}
+			return err
+		}))
+	}
+	return found
 }

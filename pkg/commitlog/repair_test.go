@@ -132,7 +132,7 @@ func build(t *testing.T, n uint64, size int) (*memfs.FS, *model) {
 	return mem, m
 }
 
-// Every flipped bit of every segment is found at Open, is not served, and is
+// I12: every flipped bit of every segment is found at Open, is not served, and is
 // repaired from a peer; what was not damaged is served all the while.
 func TestFlippedBitIsRepaired(t *testing.T) {
 	mem, m := build(t, 24, 50)
@@ -170,7 +170,7 @@ func TestFlippedBitIsRepaired(t *testing.T) {
 	}
 }
 
-// A replacement is taken for one of three proofs, and for nothing else.
+// I12: a replacement is taken for one of three proofs, and for nothing else.
 func TestRepairNeedsAProof(t *testing.T) {
 	mem, m := build(t, 24, 50)
 	names := segments(t, mem)

@@ -51,7 +51,7 @@ func (m *model) reads(l *commitlog.Log) (bad int, err error) {
 	return bad, nil
 }
 
-// The scrub finds every flipped bit in every file of a log in use: what it knows
+// I12: the scrub finds every flipped bit in every file of a log in use: what it knows
 // it writes again, the rest it reports; and when that is repaired, nothing is
 // left to find, nor after a reopen.
 func TestScrubFindsEveryFlippedBit(t *testing.T) {

@@ -37,7 +37,7 @@ func offsetFiles(t *testing.T, fs vfs.FS) (names []string) {
 	return names
 }
 
-// A start that moves far removes nothing by itself; each Sweep removes one
+// I13: a start that moves far removes nothing by itself; each Sweep removes one
 // segment, the oldest.
 func TestSweepRemovesOneSegmentAtATime(t *testing.T) {
 	fs := memfs.New()

@@ -179,8 +179,9 @@ func decodeSlot(b []byte) (seq uint64, vals map[string][]byte, err error) {
 			err = errSlot
 			return nil
 		}
-		f := rest[1 : 1+rest[0]]
-		rest = rest[1+rest[0]:]
+		n := 1 + int(rest[0]) // 255 is a length, too
+		f := rest[1:n]
+		rest = rest[n:]
 		return f
 	}
 	for range b[16] {

@@ -114,7 +114,7 @@ func TestEqualNodesAgree(t *testing.T) {
 	})
 }
 
-// Whatever flips in a follower's memory, the follower stops and the others go on.
+// I17: whatever flips in a follower's memory, the follower stops and the others go on.
 func TestADivergedFollowerStops(t *testing.T) {
 	for _, what := range []string{"hash", "sequence", "window", "owner", "bytes", "key"} {
 		t.Run(what, func(t *testing.T) {

@@ -57,7 +57,7 @@ func (r *Replica) startEngine() (err error) {
 	e.fsm = &fsm{
 		log: log, cluster: r.cluster, fail: r.store.Fail, moved: e.moved, m: newMachine(),
 		checkpointEntries: r.cfg.CheckpointEntries, checkpointBytes: r.cfg.CheckpointBytes,
-		replayed: r.replayed, compared: e.detector.compared, probe: r.probe,
+		replayed: r.replayed, compared: e.detector.compared, probe: r.probe, settled: e.ready.Load,
 	}
 	e.fsm.m.bugs = r.probe.planted()
 	if r.probe != nil && r.probe.made != nil {
@@ -322,9 +322,6 @@ func (e *engine) received(req *raft.InstallSnapshotRequest, state []byte) (rafts
 	m, err := decodeMachine(state)
 	if err != nil {
 		return raftstore.Installed{}, err
-	}
-	if m.cluster != "" && m.cluster != e.r.cluster {
-		return raftstore.Installed{}, &ClusterMismatchError{Bound: e.r.cluster, Got: m.cluster}
 	}
 	config, err := raftstore.DecodeConfiguration(req.Configuration)
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 type fsm struct {
 	log     *commitlog.Log
 	cluster string      // the uuid this node is bound to
+	settled func() bool // it has caught up: what it has applied is of its cluster. nil: it has not
 	fail    func(error) // does not return
 	moved   func(due)   // called after every batch; must not block
 
@@ -75,8 +76,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		case len(l.Data) > 0 && l.Data[0] == kindControl:
 			err = f.m.control(l.Index, l.Data)
 			said = announced(l.Data)
-			if err == nil && f.m.cluster != "" && f.m.cluster != f.cluster {
-				err = &ClusterMismatchError{Bound: f.cluster, Got: f.m.cluster}
+			if err == nil && f.settled != nil && f.settled() {
+				err = f.foreign()
 			}
 			answers[i] = &appliedControl{term: l.Term}
 		default:
@@ -189,9 +190,6 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return err
 	}
-	if m.cluster != "" && m.cluster != f.cluster {
-		return &ClusterMismatchError{Bound: f.cluster, Got: m.cluster}
-	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	planted := f.probe.planted()
@@ -213,6 +211,16 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		f.probe.made(m, f.log.Visible())
 	}
 	return nil
+}
+
+// foreign says why this log is not that of the node's cluster, if it is not. It
+// may be while entries of a former cluster are replayed, of which this one was
+// recovered, and only then. mu is held.
+func (f *fsm) foreign() error {
+	if f.m.cluster == "" || f.m.cluster == f.cluster {
+		return nil
+	}
+	return &ClusterMismatchError{Bound: f.cluster, Got: f.m.cluster}
 }
 
 // figures are what Stats shows of the machine.

@@ -109,8 +109,9 @@ func (r *Replica) machineBelow(first uint64) (*machine, uint64, error) {
 	}
 }
 
-// installed checks a checkpoint that came from a peer.
-func (c *Checkpoint) installed(cluster string) (raftstore.Installed, error) {
+// installed checks a checkpoint that came from a peer, which is of our cluster;
+// the checkpoint may be of one that this was recovered of.
+func (c *Checkpoint) installed() (raftstore.Installed, error) {
 	config, err := raftstore.DecodeConfiguration(c.Config)
 	if err != nil {
 		return raftstore.Installed{}, err
@@ -119,8 +120,6 @@ func (c *Checkpoint) installed(cluster string) (raftstore.Installed, error) {
 	switch {
 	case err != nil:
 		return raftstore.Installed{}, err
-	case m.cluster != "" && m.cluster != cluster:
-		return raftstore.Installed{}, &ClusterMismatchError{Bound: cluster, Got: m.cluster}
 	case m.applied > c.Index || m.next != c.Next || m.bytes != c.Bytes:
 		return raftstore.Installed{}, fmt.Errorf("%w: it is at entry %d, offset %d, not %d, %d", errState, m.applied, m.next, c.Index, c.Next)
 	}

@@ -18,7 +18,7 @@ const maxUnproved = 64 << 20
 // could do without.
 const patience = 20
 
-// errEnough ends a peer's transfer of entries.
+// errEnough ends a walk over entries.
 var errEnough = errors.New("enough")
 
 // entries mends one run of damaged entries from the first peers that can prove
@@ -297,7 +297,7 @@ func (h *healer) checkpoint(ctx context.Context, peers []string) error {
 			if c.Index == 0 || c.Index < log.Start().Index {
 				continue
 			}
-			in, err := c.installed(r.cluster)
+			in, err := c.installed()
 			if err == nil {
 				err = r.guard(func() error { return r.store.PutCheckpoint(in) })
 			}
@@ -327,7 +327,7 @@ func (h *healer) beyond(ctx context.Context, id string) (bool, error) {
 	if c.Index == 0 || c.Index < last || open && (d.Stable != nil || c.Term <= r.store.Term()) {
 		return false, fmt.Errorf("has no checkpoint between entries %d and %d, and none beyond", r.store.Log().Start().Index, last)
 	}
-	in, err := c.installed(r.cluster)
+	in, err := c.installed()
 	if err != nil {
 		return false, err
 	}

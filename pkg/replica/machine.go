@@ -112,6 +112,8 @@ func (m *machine) control(index uint64, payload []byte) error {
 		return fmt.Errorf("apply entry %d: %w", index, err)
 	}
 	switch {
+	case c.former != "" && (m.cluster == c.former || m.cluster == ""):
+		m.cluster = c.cluster // what was recovered of a cluster is another one
 	case c.cluster != "" && m.cluster == "":
 		m.cluster = c.cluster
 	case c.cluster != "" && m.cluster != c.cluster:

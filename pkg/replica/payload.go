@@ -21,6 +21,7 @@ import (
 //	           index is the announcement before, 0 for none; the fingerprint, whose
 //	           lowest byte is its version, is of the announcing leader's state just
 //	           after it
+//	  succeed  type 4 | former uuid, 36 characters | uuid, 36 characters
 const (
 	kindData    = 1
 	kindControl = 2
@@ -28,6 +29,7 @@ const (
 	controlCluster = 1
 	controlLowest  = 2
 	controlState   = 3
+	controlSucceed = 4
 
 	flagKeyed = 1
 
@@ -134,9 +136,10 @@ func decodeData(payload []byte, each func(h *header)) error {
 	return nil
 }
 
-// control is a decoded control entry; exactly one field is set.
+// control is a decoded control entry; cluster is set, or lowest.
 type control struct {
 	cluster string
+	former  string // the cluster that this one takes the place of; "" for none
 	lowest  uint64
 	state   *announcement
 }
@@ -154,6 +157,10 @@ func encodeAnnounce(a announcement) []byte {
 
 func encodeCluster(uuid string) []byte {
 	return append([]byte{kindControl, controlCluster}, uuid...)
+}
+
+func encodeSucceed(former, uuid string) []byte {
+	return append(append([]byte{kindControl, controlSucceed}, former...), uuid...)
 }
 
 func encodeLowest(off uint64) []byte {
@@ -177,6 +184,16 @@ func decodeControl(payload []byte) (control, error) {
 			return control{}, fmt.Errorf("%w: %w", errPayload, err)
 		}
 		return control{cluster: string(body)}, nil
+	case controlSucceed:
+		const n = 36
+		if len(body) != 2*n {
+			return control{}, fmt.Errorf("%w: succession of %d bytes", errPayload, len(body))
+		}
+		former, uuid := string(body[:n]), string(body[n:])
+		if err := errors.Join(checkUUID(former), checkUUID(uuid)); err != nil {
+			return control{}, fmt.Errorf("%w: %w", errPayload, err)
+		}
+		return control{cluster: uuid, former: former}, nil
 	case controlLowest:
 		if len(body) != 8 {
 			return control{}, fmt.Errorf("%w: lowest offset of %d bytes", errPayload, len(body))

@@ -131,6 +131,7 @@ func FuzzDecodeData(f *testing.F) {
 	f.Add(proposalOf(Batch{Count: 1, Records: records("a")}, Batch{Key: [16]byte{1}, Count: 1, Records: records("b")}).encode())
 	f.Add(encodeLowest(7))
 	f.Add(encodeCluster("00000000-0000-4000-8000-000000000000"))
+	f.Add(encodeSucceed("00000000-0000-4000-8000-000000000000", "00000000-0000-4000-8000-000000000001"))
 	f.Add([]byte{kindData, 0xff, 0xff, 0xff, 0xff, 0x0f})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var end uint32
@@ -147,6 +148,9 @@ func FuzzDecodeData(f *testing.F) {
 			again := encodeLowest(c.lowest)
 			if c.cluster != "" {
 				again = encodeCluster(c.cluster)
+			}
+			if c.former != "" {
+				again = encodeSucceed(c.former, c.cluster)
 			}
 			if !bytes.Equal(again, b) {
 				t.Fatalf("%x decodes to %+v, which encodes to %x", b, c, again)

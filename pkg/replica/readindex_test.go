@@ -177,7 +177,7 @@ func (c *cluster) leaderBut(old *node) *node {
 	}
 }
 
-// A leader that was replaced and has not noticed answers no linearizable read.
+// I16: a leader that was replaced and has not noticed answers no linearizable read.
 // Its followers' answers to what it sent before the read come late; counted, they
 // make a majority, and the read misses an acknowledged record. raft.VerifyLeader by
 // itself does count them.

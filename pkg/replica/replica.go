@@ -85,7 +85,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("create %s: %w", cfg.Dir, err)
 	}
-	if r.lock, err = cfg.FS.Lock(path.Join(cfg.Dir, "raft.lock")); err != nil {
+	if r.lock, err = cfg.FS.Lock(path.Join(cfg.Dir, lockFile)); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", cfg.Dir, err)
 	}
 	defer func() {
@@ -93,7 +93,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 			err = errors.Join(err, r.lock.Close())
 		}
 	}()
-	if err := checkMark(cfg.FS, cfg.Dir); err != nil {
+	if err := errors.Join(checkMark(cfg.FS, cfg.Dir), refuseUnfinished(cfg.FS, cfg.Dir)); err != nil {
 		return nil, err
 	}
 	uuid, bound, err := readSmall(cfg.FS, path.Join(cfg.Dir, clusterIDFile))

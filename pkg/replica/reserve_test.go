@@ -183,7 +183,7 @@ func TestANewLeaderKnowsTheDisks(t *testing.T) {
 	})
 }
 
-// Disks that only produces fill are never full: what was reserved is there for
+// I22: disks that only produces fill are never full: what was reserved is there for
 // retention, which frees them. Without the reserve they are.
 func TestProducesNeverFillADisk(t *testing.T) {
 	for _, off := range [][]replica.Switch{nil, {replica.NoReserve}} {

@@ -148,6 +148,7 @@ func bound(id string, retain replica.Retain) int64 {
 	return retain.Bytes + 3*sizes[id].segment + steps
 }
 
+// I18: retention by size, with followers that are slow or cut off, and leaders that die.
 func TestRetentionUnderTrouble(t *testing.T) {
 	seed := simSeed(t)
 	retain := replica.Retain{Bytes: 24 << 10}

@@ -142,11 +142,17 @@ func (e *engine) isReady(leads bool) bool {
 		return true
 	}
 	target := e.target.Load()
-	if leads || target > 0 && e.raft.CommitIndex() >= target && e.appliedTo(target) {
-		e.ready.Store(true)
-		return true
+	if !leads && (target == 0 || e.raft.CommitIndex() < target || !e.appliedTo(target)) {
+		return false
 	}
-	return false
+	e.fsm.mu.Lock() // an entry applied from now on is looked at, too
+	defer e.fsm.mu.Unlock()
+	if err := e.fsm.foreign(); err != nil {
+		e.r.fail(err)
+		return false
+	}
+	e.ready.Store(true)
+	return true
 }
 
 // appliedTo says whether the state machine has applied everything up to index,

@@ -12,13 +12,14 @@ import (
 	"github.com/logd-io/logd/pkg/vfs"
 	"github.com/logd-io/logd/pkg/vfs/faultfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
+	"github.com/logd-io/logd/pkg/vfs/overlay"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // TestConformance holds every implementation to the interface.
 func TestConformance(t *testing.T) {
-	for name, fsys := range map[string]vfs.FS{"os": vfs.OS{}, "memfs": memfs.New(), "faultfs": faultfs.Wrap(memfs.New())} {
+	for name, fsys := range map[string]vfs.FS{"os": vfs.OS{}, "memfs": memfs.New(), "faultfs": faultfs.Wrap(memfs.New()), "overlay": overlay.New(memfs.New())} {
 		t.Run(name, func(t *testing.T) { conform(t, fsys, t.TempDir()+"/a/b") })
 	}
 }

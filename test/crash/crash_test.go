@@ -37,7 +37,7 @@ func crash(t *testing.T, bin string, args ...string) (stdout, stderr string, cle
 	return out.String(), progress.String(), err == nil
 }
 
-// A sample of what make crash does.
+// I2, I3, I5, I10, I11: a sample of what make crash does.
 func TestCrashStates(t *testing.T) {
 	const states = 50_000
 	stdout, stderr, clean := crash(t, build(t), "-seed", "1", "-states", strconv.Itoa(states))
