@@ -34,27 +34,3 @@ func TestFrameVerifiesOnlyWhereItWasWritten(t *testing.T) {
 		require.False(t, ok && h.verifyPayload(c), "bit %d", bit)
 	}
 }
-
-// FuzzDecoders: no bytes make a decoder panic, or claim more than it was given.
-func FuzzDecoders(f *testing.F) {
-	e := Entry{Index: 7, Term: 3, Data: []byte("hello")}
-	f.Add(appendFrame(nil, &e, 9, 64, 0, 0), uint64(9), int64(64))
-	f.Add(encodeSegmentHeader(1, 0, 0, 9), uint64(9), int64(0))
-	f.Add(appendBatch(nil, &batch{Applied: Applied{FirstOffset: 1, Count: 2, Index: 3}}), uint64(0), int64(0))
-	f.Fuzz(func(t *testing.T, b []byte, id uint64, place int64) {
-		if h, ok := decodeHeader(b, id, place); ok {
-			require.LessOrEqual(t, h.length, uint32(MaxEntryBytes))
-			if h.verifyPayload(b) {
-				got := h.entry(b)
-				require.Equal(t, b[:h.bytes()], appendFrame(nil, &got, id, place, h.ordinal, h.commit))
-			}
-		}
-		if len(b) >= offsetRecordBytes {
-			if r, ok := decodeBatch(b); ok {
-				require.Equal(t, b[:48], appendBatch(nil, &r)[:48])
-			}
-		}
-		decodeSmall(b, startMagic)
-		parseSegmentName(string(b))
-	})
-}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/raft"
 	"github.com/stretchr/testify/require"
 
+	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/raftstore"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
 )
@@ -16,7 +17,6 @@ import (
 // model is what a store has to hold.
 type model struct {
 	start, startTerm uint64
-	startNext        uint64
 	last             uint64
 	entries          map[uint64]*raft.Log
 	checks           map[uint64]string // by index: the state in it
@@ -53,8 +53,9 @@ func drive(t *testing.T, script []byte) {
 				m.last = from - 1
 			}
 		case 3:
+			from := m.commit
 			m.commit = max(m.commit, min(m.last, m.commit+arg%9))
-			s.Log().SetCommitted(m.commit)
+			m.publish(t, s, from)
 		case 4:
 			if m.commit > max(m.newest, m.start) {
 				sink, err := s.Snapshots().Create(1, m.commit, m.termOf(m.commit), config("a"), 1, nil)
@@ -63,6 +64,7 @@ func drive(t *testing.T, script []byte) {
 				state := fmt.Sprintf("state %d at %d", i, m.commit)
 				_, err = io.WriteString(sink, state)
 				require.NoError(t, err)
+				require.NoError(t, s.Log().SyncOffsets())
 				require.NoError(t, sink.Close())
 				m.checks[m.commit], m.newest = state, m.commit
 			}
@@ -74,7 +76,7 @@ func drive(t *testing.T, script []byte) {
 				require.Equal(t, at.Index*2, at.Offset)
 				require.LessOrEqual(t, at.Offset, arg*2)
 				require.Contains(t, m.checks, at.Index)
-				m.start, m.startTerm, m.startNext = at.Index, m.termOf(at.Index), at.Offset
+				m.start, m.startTerm = at.Index, m.termOf(at.Index)
 			}
 		case 6:
 			if arg < 40 {
@@ -82,7 +84,7 @@ func drive(t *testing.T, script []byte) {
 				at := m.last + 1 + arg
 				state := fmt.Sprintf("installed %d", i)
 				require.NoError(t, s.Install(raftstore.Installed{Index: at, Term: m.term, Next: at * 2, Bytes: at * 100, Config: config("a"), ConfigIndex: 1, State: []byte(state)}))
-				m.start, m.startTerm, m.startNext, m.last, m.commit, m.newest = at, m.term, at*2, at, at, at
+				m.start, m.startTerm, m.last, m.commit, m.newest = at, m.term, at, at, at
 				m.checks = map[uint64]string{at: state}
 			}
 		case 7:
@@ -97,11 +99,25 @@ func drive(t *testing.T, script []byte) {
 			}
 			require.NoError(t, s.Close())
 			s = open(t, fs, nil)
-			s.Log().SetCommitted(m.commit)
+			// What a restart does: back to the newest checkpoint, and on from there.
+			from := max(m.newest, m.start)
+			require.NoError(t, s.Log().Rewind(from*2))
+			m.publish(t, s, from)
 		}
 		m.check(t, s)
 	}
 	require.NoError(t, s.Close())
+}
+
+// publish applies the entries behind from that are committed: two records each.
+func (m *model) publish(t *testing.T, s *raftstore.Store, from uint64) {
+	t.Helper()
+	var applied []commitlog.Applied
+	for i := from + 1; i <= m.commit; i++ {
+		applied = append(applied, commitlog.Applied{FirstOffset: (i - 1) * 2, Count: 2, Index: i, Len: uint32(len(m.entries[i].Data))})
+	}
+	require.NoError(t, s.Log().Publish(applied))
+	require.Equal(t, m.commit*2, s.Log().Visible())
 }
 
 func (m *model) termOf(index uint64) uint64 {
