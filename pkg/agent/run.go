@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/logd-io/logd/pkg/membership"
+	"github.com/logd-io/logd/pkg/replica"
 )
 
 // ErrClosed ends a Run that Close cut off.
@@ -34,6 +35,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer close(ended)
 
 	g, life := errgroup.WithContext(life)
+	fatal := make(chan error, 1) // capacity 1: only the first error of g gets there
 	part := func(name string, run func(context.Context) error) {
 		g.Go(func() error {
 			err := run(life)
@@ -43,7 +45,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			if err == nil {
 				err = errors.New("it ended by itself")
 			}
-			return fmt.Errorf("%s: %w", name, err)
+			err = fmt.Errorf("%s: %w", name, err)
+			if f := (*replica.FatalError)(nil); errors.As(err, &f) {
+				fatal <- err
+			}
+			return err
 		})
 	}
 	part("replica", a.replica.Run)    // the log itself
@@ -55,7 +61,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("RPC server", func(life context.Context) error {
 		return a.serve(ctx, life, func() { end(nil) })
 	})
-	err := g.Wait()
+	err := waitAll(g.Wait, fatal)
 	switch cause := context.Cause(life); {
 	case err != nil:
 		return err
@@ -63,6 +69,28 @@ func (a *Agent) Run(ctx context.Context) error {
 		return ErrClosed
 	}
 	return nil
+}
+
+// fatalWait is how long a node that met a fatal fault waits for its parts.
+const fatalWait = 5 * time.Second
+
+// waitAll waits until everything has ended; after a fatal fault not for long,
+// since a disk that hangs may hold any part of a node, and the process is to end.
+func waitAll(wait func() error, fatal <-chan error) error {
+	ended := make(chan error, 1) // capacity 1: nobody may be waiting any more
+	go func() { ended <- wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case err := <-fatal:
+		timer := time.NewTimer(fatalWait)
+		defer timer.Stop()
+		select {
+		case <-ended:
+		case <-timer.C:
+		}
+		return err
+	}
 }
 
 // serve answers until life ends, or drains when ctx does and then calls end.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"slices"
 	"syscall"
-	"time"
 
 	"github.com/logd-io/logd/pkg/vfs"
 )
@@ -25,7 +24,16 @@ type spare struct {
 //
 // *GapError, *TermError, *TooLargeError, *DamagedError and *NoSpaceError change nothing; any
 // other failure is fatal, and after a crash any prefix may be there.
-func (l *Log) Append(entries []Entry) error { return l.report(l.append(entries)) }
+func (l *Log) Append(entries []Entry) error {
+	if err := l.append(entries); err != nil {
+		return l.report(err)
+	}
+	// Declared failed while the disk was at something: nobody may hear of success.
+	if f := l.failed.Load(); f != nil {
+		return f
+	}
+	return nil
+}
 
 func (l *Log) append(entries []Entry) error {
 	l.writing.Lock()
@@ -47,17 +55,18 @@ func (l *Log) append(entries []Entry) error {
 	if err := l.reserve(entries); err != nil {
 		return err
 	}
-	l.writingSince.Store(time.Now().UnixNano())
 	end, err := l.write(prev, entries)
 	if err != nil {
 		return err
 	}
-	// Declared failed while the disk was at it: nobody may hear of success.
 	if f := l.failed.Load(); f != nil {
 		return f
 	}
 	if err := l.writeDurable(end); err != nil {
 		return err
+	}
+	if f := l.failed.Load(); f != nil {
+		return f
 	}
 	l.mu.Lock()
 	for i := range entries {

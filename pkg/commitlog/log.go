@@ -71,13 +71,12 @@ type Log struct {
 	scrubbing sync.Mutex // held by the one pass of Scrub; taken before all others
 	examining sync.Mutex // one reader at a time looks how far damage goes; taken before all others
 
-	committed    atomic.Uint64 // never decreases
-	applied      atomic.Uint64 // see Applied
-	failed       atomic.Pointer[FatalError]
-	writingSince atomic.Int64 // unix ns; 0 while no write or sync is under way
-	lastSync     atomic.Int64 // ns
-	spareReady   atomic.Bool  // the next segment is preallocated
-	spareBytes   atomic.Int64 // of spares
+	committed  atomic.Uint64 // never decreases
+	applied    atomic.Uint64 // see Applied
+	failed     atomic.Pointer[FatalError]
+	lastSync   atomic.Int64 // ns
+	spareReady atomic.Bool  // the next segment is preallocated
+	spareBytes atomic.Int64 // of spares
 }
 
 // tail is the newest entry.
@@ -290,9 +289,6 @@ func (l *Log) Stats() Stats {
 	if n := len(segments); n > 0 {
 		s.Unused += segments[n-1].unused()
 	}
-	if ns := l.writingSince.Load(); ns != 0 {
-		s.WritingSince = time.Unix(0, ns)
-	}
 	return s
 }
 
@@ -321,7 +317,6 @@ func (l *Log) Close() error {
 // finish ends a call that held the writing lock: when Close did not wait for
 // it, it does what Close left.
 func (l *Log) finish() {
-	l.writingSince.Store(0)
 	l.mu.RLock()
 	abandoned := l.closed && l.failed.Load() != nil
 	l.mu.RUnlock()

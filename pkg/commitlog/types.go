@@ -108,7 +108,6 @@ type Stats struct {
 	CacheEntries  int
 	Spare         bool          // the next segment is preallocated
 	LastSync      time.Duration // how long the newest fdatasync of a segment took
-	WritingSince  time.Time     // when the write or sync under way began; zero: none is
 	OffsetBatches uint64        // batches in the offset index, all its files together
 	Damaged       uint64        // entries known to be damaged
 	Quarantined   bool          // damage keeps the log from taking entries

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"runtime"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -332,6 +333,9 @@ func (s *Store) Set(key, val []byte) error {
 	defer s.leave()
 	if err := s.stable.set(string(key), val); err != nil {
 		s.Fail(err)
+	}
+	if s.dead.Load() { // it hung, and nobody may hear of the vote now
+		runtime.Goexit()
 	}
 	return nil
 }

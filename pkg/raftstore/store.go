@@ -274,6 +274,13 @@ func (s *Store) failed(err error) {
 	}
 }
 
+// Condemn makes err the store's fatal fault from outside, as when an operation
+// hangs. It waits for nothing; calls under way do not return to Raft either.
+func (s *Store) Condemn(err error) {
+	s.failed(err)
+	s.log.Fail(err)
+}
+
 // Fail makes err the store's fatal fault and ends the calling goroutine: it
 // never returns. Whoever calls it must be a goroutine of Raft's, or one whose
 // owner learns of its end otherwise.

@@ -148,16 +148,14 @@ func (r *Replica) stopEngine() {
 	}
 	e.stopping.Store(true)
 	gone := e.raft.Shutdown()
-	_ = e.trans.Close() // first: RPCs under way would keep Raft waiting
-	if !r.hung.Load() {
-		_ = gone.Error() // reports only the transport's Close
-	}
+	_ = e.trans.Close()                       // first: RPCs under way would keep Raft waiting
+	r.unlessHung(func() { _ = gone.Error() }) // reports only the transport's Close
 	close(e.done)
 	close(e.stop)
-	if !r.hung.Load() {
+	r.unlessHung(func() {
 		e.reads.rounds.Close()
 		e.wg.Wait()
-	}
+	})
 	r.publish(r.idleView())
 }
 

@@ -56,7 +56,8 @@ type Replica struct {
 	fatal     chan struct{} // closed by the first fatal fault
 	fatalErr  error         // written before fatal is closed
 	fatalOnce atomic.Bool
-	hung      atomic.Bool // the fatal fault is a write that hangs; whoever is in it cannot be waited for
+	ops       *vfs.Ops      // what the filesystem is at
+	hung      chan struct{} // closed when the fatal fault is an operation that hangs: whoever is in it cannot be waited for
 
 	damage   chan struct{}          // capacity 1: damage was found, or Raft could not be started for it
 	waitsFor atomic.Pointer[string] // what the repair waits for; nil: nothing is damaged
@@ -78,10 +79,12 @@ func Open(cfg Config) (_ *Replica, err error) {
 	defaults(&cfg)
 	r := &Replica{
 		cfg: cfg, logger: cfg.Logger, metrics: newMetrics(cfg.Registerer), rules: allRules,
-		closing: make(chan struct{}), ended: make(chan struct{}), fatal: make(chan struct{}),
+		closing: make(chan struct{}), ended: make(chan struct{}), fatal: make(chan struct{}), hung: make(chan struct{}),
 		installs: make(chan raftstore.Installed), stopped: make(chan struct{}, 1), viewed: make(chan struct{}),
 		damage: make(chan struct{}, 1),
 	}
+	cfg.FS, r.ops = vfs.Watch(cfg.FS)
+	r.cfg.FS = cfg.FS
 	if err := cfg.FS.MkdirAll(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("create %s: %w", cfg.Dir, err)
 	}
@@ -180,15 +183,40 @@ func (r *Replica) fail(err error) {
 	}
 }
 
-// guard runs f, which may end its goroutine on a fatal fault of the store.
+// hang is fail for an operation that hangs. Nothing that it still does counts.
+func (r *Replica) hang(err error) {
+	close(r.hung) // before Run ends and stops Raft, which must not wait for it
+	r.fail(err)
+	r.store.Condemn(err)
+}
+
+// unlessHung waits for f, but not when an operation hangs, which f may wait for.
+func (r *Replica) unlessHung(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	select {
+	case <-done:
+	case <-r.hung:
+	}
+}
+
+// guard runs f, which may end its goroutine on a fatal fault of the store, or
+// never end when an operation hangs.
 func (r *Replica) guard(f func() error) error {
 	result := make(chan error, 1) // capacity 1: f's goroutine never waits
 	go func() {
 		defer close(result)
 		result <- f()
 	}()
-	if err, ok := <-result; ok {
-		return err
+	select {
+	case err, ok := <-result:
+		if ok {
+			return err
+		}
+	case <-r.hung:
 	}
 	if r.store != nil && !r.store.Failed() {
 		return errInterrupted
@@ -210,16 +238,15 @@ func (r *Replica) Run(ctx context.Context) error {
 		return ErrClosed
 	}
 	r.running = true
+	stop := make(chan struct{})
+	var watches sync.WaitGroup
+	watches.Go(func() { r.reserve.run(stop) })
+	watches.Go(func() { r.watchDisk(stop) })
 	var err error
 	if r.cluster != "" {
 		err = r.begin()
 	}
 	r.life.Unlock()
-	stop, watched := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(watched)
-		r.reserve.run(stop)
-	}()
 	if err == nil {
 		healing, end := context.WithCancel(ctx)
 		var healer sync.WaitGroup
@@ -231,26 +258,19 @@ func (r *Replica) Run(ctx context.Context) error {
 		}
 		err = r.serve(ctx)
 		end()
-		if !r.hung.Load() { // or it may wait for that write
-			healer.Wait()
-		}
-	}
-	close(stop)
-	if !r.hung.Load() {
-		<-watched
+		r.unlessHung(healer.Wait)
 	}
 	r.life.Lock()
 	defer r.life.Unlock()
 	r.running, r.closed = false, true
 	r.stopEngine()
+	close(stop)
+	r.unlessHung(watches.Wait)
 	close(r.ended)
 	return err
 }
 
 func (r *Replica) serve(ctx context.Context) error {
-	ticks := time.NewTicker(watchdogPeriod)
-	defer ticks.Stop()
-	watchdog := watchdog{limit: max(3*time.Second, 4*r.cfg.Heartbeat)}
 	for {
 		select {
 		case <-ctx.Done():
@@ -263,11 +283,6 @@ func (r *Replica) serve(ctx context.Context) error {
 			return ErrRaftStopped
 		case in := <-r.installs:
 			if err := r.reinstall(in); err != nil {
-				r.fail(err)
-			}
-		case <-ticks.C:
-			if err := watchdog.look(r.store.Log().Stats().WritingSince); err != nil {
-				r.hung.Store(true) // before Run ends and stops Raft, which must not wait for it
 				r.fail(err)
 			}
 		}
@@ -292,8 +307,11 @@ func (r *Replica) Close() error {
 	if running {
 		<-r.ended
 	}
-	if r.hung.Load() {
+	select {
+	case <-r.hung:
+		<-r.fatal
 		return &FatalError{Err: r.fatalErr}
+	default:
 	}
 	return errors.Join(r.store.Close(), r.lock.Close())
 }
@@ -340,7 +358,10 @@ func (r *Replica) bind(uuid string) error {
 	case r.cluster != "":
 		return &ClusterMismatchError{Bound: r.cluster, Got: uuid}
 	}
-	if err := vfs.WriteFileAtomic(r.cfg.FS, path.Join(r.cfg.Dir, clusterIDFile), []byte(uuid+"\n")); err != nil {
+	err := r.guard(func() error {
+		return vfs.WriteFileAtomic(r.cfg.FS, path.Join(r.cfg.Dir, clusterIDFile), []byte(uuid+"\n"))
+	})
+	if err != nil {
 		return fmt.Errorf("write %s: %w", clusterIDFile, err)
 	}
 	r.setCluster(uuid)

@@ -3,10 +3,33 @@ package replica
 import (
 	"fmt"
 	"time"
+
+	"github.com/logd-io/logd/pkg/vfs"
 )
 
-// watchdogPeriod is how often Run looks for a hung write.
+// watchdogPeriod is how often a replica looks for an operation that hangs.
 const watchdogPeriod = time.Second
+
+// watchDisk makes an operation that hangs fatal, until stop is closed: whichever
+// changes something below the data directory, of the log, the votes, a
+// checkpoint, the offset index. It has a goroutine of its own, since any other
+// may be the one that hangs.
+func (r *Replica) watchDisk(stop <-chan struct{}) {
+	ticks := time.NewTicker(watchdogPeriod)
+	defer ticks.Stop()
+	w := watchdog{limit: max(3*time.Second, 4*r.cfg.Heartbeat)}
+	for {
+		select {
+		case <-ticks.C:
+			if err := w.look(r.ops.Oldest()); err != nil {
+				r.hang(err)
+				return
+			}
+		case <-stop:
+			return
+		}
+	}
+}
 
 // watchdog finds a write that hangs. Such a write is fatal: it would keep Raft's
 // main loop, and with it a leader's whole cluster, for as long as the disk likes.
@@ -15,18 +38,18 @@ const watchdogPeriod = time.Second
 // for a while, or a machine that slept, has a write that is old and does not hang.
 type watchdog struct {
 	limit time.Duration
-	since time.Time     // when the write seen at the last look began; zero: none
+	op    uint64        // ID of the operation seen at the last look; 0: none
 	seen  time.Duration // how long it has been seen, look after look
 }
 
-// look takes note of the write under way, which began at since.
-func (w *watchdog) look(since time.Time) error {
-	if since.IsZero() || !since.Equal(w.since) {
-		w.since, w.seen = since, 0
+// look takes note of the oldest operation under way.
+func (w *watchdog) look(op vfs.Op) error {
+	if op.ID == 0 || op.ID != w.op {
+		w.op, w.seen = op.ID, 0
 		return nil
 	}
 	if w.seen += watchdogPeriod; w.seen > w.limit {
-		return fmt.Errorf("a write to the log has not returned for %v", w.seen)
+		return fmt.Errorf("%s has not returned for %v", op, w.seen)
 	}
 	return nil
 }
