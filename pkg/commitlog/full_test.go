@@ -158,3 +158,31 @@ func TestRollOnAFullDisk(t *testing.T) {
 	requireEntries(t, open(t, small(mem.Crash(1))), want)
 	require.Empty(t, fatal)
 }
+
+// A log is opened on a disk that takes nothing new, after a stop and after a kill
+// in the middle of things: it is read, and goes on in what it has preallocated.
+func TestOpenOnAFullDisk(t *testing.T) {
+	mem := memfs.New()
+	l := open(t, small(mem))
+	want := entries(1, 40, 1, 60)
+	for i := range want {
+		require.NoError(t, l.Append(want[i:i+1]))
+		require.NoError(t, l.Publish(batches(want[i:i+1], uint64(i), 1)))
+		var fatal []error
+		full := faulty(t, faultfs.Wrap(mem.Kill(), faultfs.When(
+			faultfs.Is(faultfs.Create, faultfs.Allocate, faultfs.Rename), faultfs.Fail(syscall.ENOSPC))), &fatal)
+		requireEntries(t, full, want[:i+1])
+		requireOffsets(t, full, batches(want[:i+1], 0, 1))
+		for next := uint64(i + 2); ; next++ {
+			err := full.Append(entries(next, next, 1, 60))
+			if err != nil {
+				var none *commitlog.NoSpaceError
+				require.ErrorAs(t, err, &none)
+				break
+			}
+			require.Less(t, next, uint64(i+100))
+		}
+		require.Empty(t, fatal)
+		require.NoError(t, full.Close())
+	}
+}
