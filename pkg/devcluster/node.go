@@ -46,6 +46,7 @@ func (n *Node) Revive() error {
 		Logger:   n.cluster.opt.Logger.Named(n.Name),
 		Registry: prometheus.NewRegistry(),
 		Version:  n.cluster.opt.Version,
+		FS:       n.cluster.opt.Disks[n.Name],
 		Listen:   n.link.listen,
 		Dial:     n.link.dial,
 		Clock:    n.cluster.opt.Clocks[n.Name],

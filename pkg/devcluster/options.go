@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 
 	"github.com/logd-io/logd/config"
+	"github.com/logd-io/logd/pkg/vfs"
 )
 
 // Options say what a Cluster is made of. The zero value is three nodes on their
@@ -30,6 +31,9 @@ type Options struct {
 	// Clocks are what nodes stamp records by, by their names; the system's for
 	// those that have none.
 	Clocks map[string]func() time.Time
+	// Disks are what nodes keep their data on, by their names; the system's for
+	// those that have none.
+	Disks map[string]vfs.FS
 	// Configure changes what a node is configured with otherwise; nil: nothing.
 	Configure func(*config.Node)
 
