@@ -1,7 +1,9 @@
 package commitlog
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"sort"
 )
 
@@ -80,7 +82,9 @@ func (s *segment) entry(index uint64) (Entry, error) {
 		return Entry{}, err
 	}
 	b := make([]byte, h.bytes())
-	if err := readFull(s.handle.file, b, p.place); err != nil {
+	if err := readFull(s.handle.file, b, p.place); errors.Is(err, io.EOF) {
+		return Entry{}, s.corrupt(p, "the file is too short")
+	} else if err != nil {
 		return Entry{}, fmt.Errorf("read %s at %d: %w", s.path, p.place, err)
 	}
 	return s.verified(b, p)

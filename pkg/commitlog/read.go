@@ -3,6 +3,7 @@ package commitlog
 import (
 	"errors"
 	"fmt"
+	"io"
 	"sort"
 	"sync"
 )
@@ -159,7 +160,8 @@ func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]Record
 		end = begin.place
 	}
 	buf := make([]byte, end-begin.place)
-	if err := readFull(s.handle.file, buf, begin.place); err != nil && len(buf) > 0 {
+	// Where the file is too short, zeros stand, and do not verify.
+	if err := readFull(s.handle.file, buf, begin.place); err != nil && len(buf) > 0 && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, err)
 	}
 	h, ok := decodeHeader(buf, s.id, begin.place)
@@ -173,7 +175,9 @@ func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]Record
 	}
 	if n := h.bytes(); n > int64(len(buf)) {
 		whole := make([]byte, n)
-		if err := readFull(s.handle.file, whole[copy(whole, buf):], begin.place+int64(len(buf))); err != nil {
+		if err := readFull(s.handle.file, whole[copy(whole, buf):], begin.place+int64(len(buf))); errors.Is(err, io.EOF) {
+			return nil, s.corrupt(begin, "the file is too short")
+		} else if err != nil {
 			return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, err)
 		}
 		buf = whole

@@ -150,7 +150,8 @@ func (l *Log) mend(d *damage, entries []Entry, matched, committed uint64) (uint6
 	return uint64(len(part)), nil
 }
 
-// DropDamagedTail ends a quarantined log before the entry from, durably. The
+// DropDamagedTail ends a log before the entry from, with which damage begins, or
+// that is in quarantine, durably. Nothing may be appended meanwhile. The
 // caller has the proof that no entry from there on was ever committed, nor can
 // be: enough voters have answered that they lack it. Entries known to be
 // committed here are not dropped: *CommittedError. The entry before from must
@@ -163,9 +164,6 @@ func (l *Log) dropDamagedTail(from uint64) error {
 	if err := l.check(); err != nil {
 		return err
 	}
-	if !l.Quarantined() {
-		return errNotDamaged
-	}
 	if c := max(l.committed.Load(), l.start.Index); from <= c {
 		return &CommittedError{From: from, Committed: c}
 	}
@@ -175,9 +173,12 @@ func (l *Log) dropDamagedTail(from uint64) error {
 	if i >= 0 {
 		d = l.damaged[i]
 	}
-	last := l.last.index
+	last, quarantined := l.last.index, l.quarantined
 	l.mu.RUnlock()
-	if d == nil && from > last {
+	switch {
+	case d == nil && !quarantined:
+		return errNotDamaged
+	case d == nil && from > last:
 		return nil
 	}
 	term, known := l.termOf(from - 1)
@@ -204,6 +205,8 @@ func (l *Log) dropDamagedTail(from uint64) error {
 	if err := l.cutAt(n, from, end); err != nil {
 		return err
 	}
-	l.openEnd = end
+	if quarantined {
+		l.openEnd = end
+	}
 	return l.settle()
 }

@@ -57,10 +57,24 @@ func (w *window) at(place, n int64) ([]byte, error) {
 		}
 		if err := readFull(w.file, w.buf, place); err != nil {
 			w.buf = nil
+			if w.cutShort() {
+				return w.at(place, n)
+			}
 			return nil, fmt.Errorf("read %s at %d: %w", w.path, place, err)
 		}
 	}
 	return w.buf[place-w.off:][:n], nil
+}
+
+// cutShort says whether the file is shorter than it was known to be, and takes
+// note of it: what is missing then is damage, not a disk that does not read.
+func (w *window) cutShort() bool {
+	size, err := w.file.Size()
+	if err != nil || size >= w.end {
+		return false
+	}
+	w.end = size
+	return true
 }
 
 // header decodes the frame header at place; ok is false when none verifies.

@@ -56,8 +56,8 @@ func (s *Store) GetLog(index uint64, out *raft.Log) error {
 		return raft.ErrLogNotFound
 	case isDamage(err):
 		err = &DamageError{Err: fmt.Errorf("read entry %d: %w", index, err)}
-		if index > s.log.Applied() {
-			// Raft may want it to apply it, and would panic.
+		if index > s.log.Applied() || s.starting.Load() {
+			// Raft may want it to apply it, or to begin with, and would panic.
 			if s.onDamage == nil {
 				s.Fail(err)
 			}

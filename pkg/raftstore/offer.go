@@ -27,6 +27,9 @@ func (s *Store) Checkpoint(max uint64) (c Installed, ok bool, err error) {
 		config, state, err := s.checks.read(h)
 		if err != nil {
 			errs = append(errs, err) // damaged, or gone meanwhile: an older one does
+			if s.checks.find(h.id()) != nil {
+				s.checks.spoiled(h, err)
+			}
 			continue
 		}
 		return Installed{Index: h.index, Term: h.term, Next: h.next, Bytes: h.bytes,
@@ -44,6 +47,10 @@ func (s *Store) Term() uint64 {
 	}
 	return sh.term
 }
+
+// Starting says whether Raft is being started. Meanwhile no damage is an error to
+// it, which would make it panic: its goroutine ends.
+func (s *Store) Starting(yes bool) { s.starting.Store(yes) }
 
 // Failed says whether the store met a fatal fault. What ended a goroutine of
 // Raft's otherwise was damage.

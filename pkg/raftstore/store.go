@@ -69,6 +69,7 @@ type Store struct {
 
 	onDamage    func()      // nil: damage that Raft must not see is fatal
 	interrupted atomic.Bool // damage ended a goroutine of Raft's
+	starting    atomic.Bool // see Starting
 
 	onFatal func(error)
 	dead    atomic.Bool // set by the first fatal fault, before onFatal is called

@@ -115,6 +115,8 @@ func (r *Replica) startEngine() (err error) {
 
 // newRaft starts Raft, through the probe of a test if there is one.
 func (r *Replica) newRaft(conf *raft.Config, fsm raft.FSM, snaps *raftstore.Snapshots, trans raft.Transport) (*raft.Raft, error) {
+	r.store.Starting(true)
+	defer r.store.Starting(false)
 	p := r.probe
 	if p == nil {
 		return raft.NewRaft(conf, fsm, r.store, r.store, snaps, trans)

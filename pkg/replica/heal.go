@@ -69,7 +69,7 @@ func (r *Replica) heal(ctx context.Context) {
 // spoiled takes note that damage was found. It is called from wherever that was,
 // and does not wait.
 func (r *Replica) spoiled() {
-	r.shy.begin(time.Now(), 2*r.cfg.Heartbeat)
+	r.shy.begin(time.Now(), shyFor*r.cfg.Heartbeat)
 	poke(r.damage)
 }
 
@@ -96,11 +96,12 @@ func (r *Replica) begin() error {
 	if r.cfg.Source == nil {
 		return r.startEngine() // what is damaged was refused by Open
 	}
+	newest, ok, _ := r.store.Checkpoint(^uint64(0)) // before whole: it shows which verify
 	if !r.whole() {
 		return nil
 	}
 	var damaged *commitlog.CorruptError
-	switch err := r.guard(r.extend); {
+	switch err := r.guard(func() error { return r.extend(newest.Next, ok) }); {
 	case errors.As(err, &damaged):
 		return nil // repaired first
 	case err != nil:
@@ -109,7 +110,7 @@ func (r *Replica) begin() error {
 	if err := r.startEngine(); !errors.Is(err, errInterrupted) {
 		return err
 	}
-	return nil // likewise
+	return nil // it met damage that was not known; likewise
 }
 
 // resume starts Raft if nothing stands in its way any more. later says that
@@ -274,8 +275,8 @@ func (h *healer) repair(ctx context.Context, d raftstore.Damage) error {
 			errs = append(errs, err)
 		}
 	}
-	if now := r.store.Damage(); now.Blocked && len(now.Log) > 0 {
-		errs = append(errs, h.tail(ctx, now.Log[0], votersOf(config)))
+	if d, ok := r.doubtful(); ok {
+		errs = append(errs, h.tail(ctx, d, votersOf(config)))
 	}
 	if d.Stable != nil && len(r.store.Damage().Log) == 0 {
 		errs = append(errs, h.stable(ctx, votersOf(config)))
@@ -286,6 +287,21 @@ func (h *healer) repair(ctx context.Context, d raftstore.Damage) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// doubtful is the first damage, while Raft is stopped for it, to entries that are
+// not known to be committed.
+func (r *Replica) doubtful() (d commitlog.Damage, ok bool) {
+	if r.engine.Load() != nil {
+		return d, false
+	}
+	committed := r.committed()
+	for _, l := range r.store.Damage().Log {
+		if l.First > committed {
+			return l, true
+		}
+	}
+	return d, false
 }
 
 // alone is the verdict on damage that nobody else can mend.

@@ -35,28 +35,27 @@ func (h *healer) offsets(d commitlog.OffsetDamage) error {
 	return err
 }
 
-// extend makes the offset index reach to the newest checkpoint again, where it
-// lost its end. Raft would restore an older checkpoint; there may be none that is
+// extend makes the offset index reach to next again, which the newest checkpoint
+// covers, where it lost its end. Raft would restore an older checkpoint; there may be none that is
 // old enough.
-func (r *Replica) extend() error {
-	newest, ok, _ := r.store.Checkpoint(^uint64(0))
+func (r *Replica) extend(next uint64, ok bool) error {
 	if !ok {
 		return nil
 	}
 	log := r.store.Log()
 	var gap *commitlog.OffsetGapError
-	if err := log.Rewind(newest.Next); !errors.As(err, &gap) {
+	if err := log.Rewind(next); !errors.As(err, &gap) {
 		return err
 	}
 	m, from, err := r.machineBelow(gap.Want)
 	if err != nil {
 		return err
 	}
-	r.logger.Warn("the offset index ends too early and is extended", "node", r.cfg.ID, "ends_at", gap.Want, "from", m.next, "to", newest.Next)
+	r.logger.Warn("the offset index ends too early and is extended", "node", r.cfg.ID, "ends_at", gap.Want, "from", m.next, "to", next)
 	if err := log.Rewind(m.next); err != nil {
 		return err
 	}
-	return r.replay(m, from, newest.Next, log.Publish)
+	return r.replay(m, from, next, log.Publish)
 }
 
 // replay applies the entries behind from to m until it reaches the offset next,

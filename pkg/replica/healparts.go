@@ -25,11 +25,8 @@ var errEnough = errors.New("enough")
 // theirs.
 func (h *healer) entries(ctx context.Context, d commitlog.Damage, peers []string) error {
 	return each(ctx, peers, func(ctx context.Context, id string) (bool, error) {
-		f := &fill{h: h, d: d}
-		last := d.Last
-		if d.After.Known {
-			last = max(last, d.After.Index)
-		}
+		f := &fill{h: h, d: d, anchor: anchorOf(h.r.store.Damage().Log, d)}
+		last := max(d.Last, f.anchor.Index)
 		if d.Open {
 			last = ^uint64(0)
 		}
@@ -51,10 +48,25 @@ func (h *healer) entries(ctx context.Context, d commitlog.Damage, peers []string
 	})
 }
 
+// anchorOf finds the entry behind d whose term is known, across other damage that
+// follows it without a gap.
+func anchorOf(list []commitlog.Damage, d commitlog.Damage) commitlog.Anchor {
+	for _, l := range list {
+		if !d.After.Known && l.First == d.Last+1 {
+			d = l
+		}
+	}
+	if !d.After.Known {
+		return commitlog.Anchor{}
+	}
+	return d.After
+}
+
 // fill puts a peer's entries in the place of one run of damage.
 type fill struct {
 	h       *healer
 	d       commitlog.Damage // as it was
+	anchor  commitlog.Anchor // the next entry of ours behind it whose term is known
 	run     []commitlog.Entry
 	bytes   int
 	n       uint64 // entries put in place
@@ -79,8 +91,12 @@ func (f *fill) take(x Extract) error {
 	f.run = append(f.run, x.Entries...)
 	end := f.run[len(f.run)-1].Index
 	part := f.run
-	if target := max(f.d.Last, f.d.After.Index); f.d.Open || end < target {
+	switch reached := end >= max(f.d.Last, f.anchor.Index); {
+	case f.d.Open || !reached:
 		part = committedOf(f.run, commit)
+	case f.anchor.Known && f.run[f.anchor.Index-f.run[0].Index].Term == f.anchor.Term:
+		// Log Matching: this node and that one are the same up to there.
+		commit = max(commit, f.anchor.Index)
 	}
 	if len(part) == 0 {
 		switch {
@@ -144,7 +160,7 @@ func (h *healer) put(part []commitlog.Entry, commit uint64) (n uint64, err error
 		switch {
 		case rerr == nil:
 			continue
-		case !errors.As(rerr, &proof) || !d.Before.Known || !store.Log().Quarantined():
+		case !errors.As(rerr, &proof) || !d.Before.Known || h.r.engine.Load() != nil:
 			return n, rerr
 		}
 		h.r.logger.Warn("the end of the log was never committed and is cut off", "node", h.r.cfg.ID, "from", e.Index, "why", rerr)

@@ -9,6 +9,11 @@ import (
 // errShy answers, in the place of a peer, a candidate that should not be one yet.
 var errShy = errors.New("this node found damage in its log, and leaves leading to others for a moment")
 
+// shyFor is the delay in heartbeat timeouts: two election timeouts, each of which
+// Raft draws from between one and two of them. The others need as long to elect
+// somebody when they have to wait for each other's timers.
+const shyFor = 4
+
 // shyEvery is how many times its own length a delay of candidacy is away from the
 // one before. Damage that is found again and again must not keep a node, and with
 // it perhaps the cluster, from electing anybody.

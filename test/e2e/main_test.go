@@ -71,13 +71,13 @@ func start(t *testing.T) *world {
 }
 
 // prepare makes a cluster and a proxy, and starts nothing.
-func prepare(t *testing.T, hosts harness.Hosts) *world {
+func prepare(t *testing.T, hosts harness.Hosts, tweaks ...func(*harness.Options)) *world {
 	t.Helper()
-	return prepareFor(t, hosts, 4*time.Minute)
+	return prepareFor(t, hosts, 4*time.Minute, tweaks...)
 }
 
 // prepareFor is prepare for a test that may take as long as limit.
-func prepareFor(t *testing.T, hosts harness.Hosts, limit time.Duration) *world {
+func prepareFor(t *testing.T, hosts harness.Hosts, limit time.Duration, tweaks ...func(*harness.Options)) *world {
 	t.Helper()
 	ctx, cancel := context.WithTimeoutCause(t.Context(), limit, errors.New("the test took too long"))
 	t.Cleanup(cancel)
@@ -85,7 +85,11 @@ func prepareFor(t *testing.T, hosts harness.Hosts, limit time.Duration) *world {
 	if raceEnabled || hosts != nil { // a network that is cut is trouble enough
 		heartbeat = time.Second
 	}
-	c, err := harness.New(harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat, Hosts: hosts})
+	opt := harness.Options{Bin: bin, Dir: t.TempDir(), Heartbeat: heartbeat, Hosts: hosts}
+	for _, tweak := range tweaks {
+		tweak(&opt)
+	}
+	c, err := harness.New(opt)
 	require.NoError(t, err)
 	proxy, err := c.AddProxy("")
 	require.NoError(t, err)

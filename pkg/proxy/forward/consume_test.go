@@ -266,6 +266,33 @@ func TestConsumeElsewhere(t *testing.T) {
 	}
 }
 
+// Damage to one range says nothing against the node: it goes on serving the rest,
+// and no client hears of it.
+func TestADamagedRangeIsReadElsewhere(t *testing.T) {
+	c := newCluster(t, "a", "b", "c")
+	c.lead("a")
+	c.fill(10)
+	for _, id := range []string{"b", "c"} {
+		c.nodes[id].onFetch = func(req *nodev1.FetchRequest) error {
+			if req.GetOffset() < 5 {
+				return apierr.Corrupt{}
+			}
+			return nil
+		}
+	}
+	p := newProxy(t, c, nil)
+	for i := range uint64(10) {
+		resp, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{Offset: i})
+		require.NoError(t, err)
+		require.Equal(t, fmt.Sprint("v", i), string(resp.GetRecord().GetValue()))
+	}
+	s, err := p.ConsumeStream(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	expect(t, s, 0, 10)
+	_, failed := p.hints.all()
+	require.Empty(t, failed, "the nodes need not rest")
+}
+
 func TestConsumeWaitsForANode(t *testing.T) {
 	c := newCluster(t, "a")
 	c.lead("a")

@@ -146,6 +146,10 @@ func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict 
 		return readElsewhere // a node may close its streams at will
 	}
 	switch info.Code {
+	case codes.DataLoss:
+		// What was asked for is damaged there, until the node has repaired it. The
+		// rest of what it has is as good as anybody's: it need not rest.
+		return readElsewhere
 	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
 		return readFinal
 	}
