@@ -237,6 +237,9 @@ func TestCrashDuringRepair(t *testing.T) {
 				require.Equal(t, m.last(), l.Last(), what)
 				left := entriesOf(l.Damage())
 				require.LessOrEqual(t, left, was, what)
+				if n == fs.Ops() {
+					require.Zero(t, left, "%s: what was repaired stays", what)
+				}
 				if left > 0 && left < was {
 					halves++
 				}
