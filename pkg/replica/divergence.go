@@ -77,6 +77,19 @@ func (d *detector) agrees(index uint64) {
 	}
 }
 
+// renew puts a newer entry in the place of one that too few voters remember. Who
+// leads hears no other announcement than its own: nothing else would end its doubt,
+// nor move the leadership.
+func (d *detector) renew(at note) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.doubt == nil || !d.doubt.settled || at.index <= d.doubt.index {
+		return
+	}
+	d.doubt = &doubt{index: at.index, own: at.print, answers: make(map[string]answer)}
+	poke(d.wake)
+}
+
 // end ends the doubt; mu is held.
 func (d *detector) end(why string) {
 	d.e.r.logger.Info("state is not in doubt any more", "node", d.e.r.cfg.ID, "index", d.doubt.index, "why", why)
@@ -96,8 +109,10 @@ func (d *detector) compared(seen []comparison) {
 			d.differs(note{c.index, c.own}, "", 0)
 		default:
 			d.metrics.agree.Inc()
-			if c.by != d.e.r.cfg.ID { // by our own word we always agree
+			if c.by != d.e.r.cfg.ID {
 				d.agrees(c.index)
+			} else { // by our own word we always agree
+				d.renew(note{c.index, c.own})
 			}
 		}
 	}
@@ -246,7 +261,7 @@ func (d *detector) judge(ctx context.Context) bool {
 	case rulingInnocent:
 		d.end("a majority of voters agrees")
 	case rulingUndecided:
-		d.doubt.settled = true // the next announcement decides
+		d.doubt.settled = true // the next announcement decides, or is asked about
 	}
 	d.mu.Unlock()
 	if ruling != rulingGuilty && ruling != rulingNobody {

@@ -335,3 +335,45 @@ func TestCompareHash(t *testing.T) {
 		require.Len(s.t, s.ordered(), 3)
 	})
 }
+
+// noted finds the newest entry at which a node remembers its state.
+func (n *node) noted() uint64 {
+	n.c.t.Helper()
+	for i := n.r.Stats().AppliedIndex; i > 0; i-- {
+		if known, _, err := n.r.CompareHash("stranger", i, 1); err == nil && known {
+			return i
+		}
+	}
+	n.c.t.Fatalf("%s remembers nothing", n.id)
+	return 0
+}
+
+// A leader that is doubted at an entry which the voters have forgotten asks again
+// at the next it announces. Nobody else's word would end its doubt.
+func TestADoubtThatNobodyRemembersEnds(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(12 * time.Second)
+		l, liar := s.leader(), s.follower()
+		index := l.noted()
+		for _, n := range s.ordered() {
+			if n == l {
+				continue
+			}
+			n.visible(l.r.Log().Visible())
+			require.NoError(t, n.r.Checkpoint()) // it starts from there, without what it noted
+			require.NoError(t, n.stop())
+			n.start()
+			s.work(3 * time.Second)
+		}
+		require.Equal(t, l, s.leader())
+		known, own, err := l.r.CompareHash(replica.NameOf(liar.id), index, 1<<20|1)
+		require.NoError(t, err)
+		require.True(t, known)
+		require.NotEqual(t, uint64(1<<20|1), own)
+		require.True(t, l.r.Doubted())
+		time.Sleep(2*replica.DefaultAnnounce + 5*time.Second)
+		require.False(t, l.r.Doubted())
+		require.True(t, l.r.View().Ready)
+		s.work(time.Second)
+	})
+}
