@@ -101,7 +101,7 @@ func (r *Replica) startEngine() (err error) {
 		}
 		return false // nothing is sent: whoever is poked looks for itself
 	}))
-	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance, e.retain, e.detector.run} {
+	for _, f := range []func(){e.batch.propose, e.batch.collect, e.watch, e.maintenance, e.retain, e.handover, e.detector.run} {
 		e.wg.Add(1)
 		go func() {
 			defer e.wg.Done()

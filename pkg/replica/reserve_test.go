@@ -144,13 +144,46 @@ func TestAMajorityOfDisksIsLow(t *testing.T) {
 		f[1].start()
 		f[1].visible(uint64(next))
 
+		require.Equal(t, term, l.r.View().Term, "Raft did not suffer")
+
+		// Nobody else could lead and take records.
 		d.leave(l, diskReserve/2)
+		d.leave(f[0], diskReserve/2)
 		d.settle()
-		d.refused(l)
+		time.Sleep(5 * time.Second)
+		require.Equal(t, l, d.leader())
+		d.refused(l, f[0])
+		d.leave(f[0], diskBytes/2)
 		d.leave(l, diskBytes/2)
 		d.settle()
 		put()
-		require.Equal(t, term, l.r.View().Term, "Raft did not suffer")
+		require.Equal(t, term, l.r.View().Term)
+		d.close()
+	})
+}
+
+// A leader that alone is below its reserve does not keep the others from taking
+// records: it hands over, and comes to lead again only when somebody must.
+func TestALowLeaderHandsOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := bootDisks(t)
+		p := [16]byte{1}
+		d.produce(p, 0, "record 0")
+		l := d.leader()
+		term := l.r.View().Term
+		d.leave(l, diskReserve/2)
+		d.settle()
+		time.Sleep(2 * time.Second)
+		next := d.leader()
+		require.NotEqual(t, l, next)
+		require.Equal(t, term+1, next.r.View().Term, "no election but that")
+		for i := range 10 {
+			d.produce(p, uint64(1+i), fmt.Sprintf("record %d", 1+i))
+		}
+		l.visible(11)
+		time.Sleep(time.Minute)
+		require.Equal(t, next, d.leader())
+		require.Equal(t, term+1, next.r.View().Term)
 		d.close()
 	})
 }

@@ -99,7 +99,6 @@ func (e *engine) room() error {
 	if !e.r.rules.reserve || !self && !e.voters.anyLow.Load() {
 		return nil
 	}
-	limit := max(2*time.Second, 4*e.r.cfg.Heartbeat)
 	refusal := &DiskLowError{RetryAfter: diskRetryAfter}
 	voters, above := 0, 0
 	for _, p := range e.peers() {
@@ -109,7 +108,7 @@ func (e *engine) room() error {
 		voters++
 		low, answers := self, true
 		if p.ID != e.r.cfg.ID {
-			low, answers = e.voters.stand(p.ID, limit)
+			low, answers = e.voters.stand(p.ID, e.silence())
 		}
 		switch {
 		case low:
@@ -126,6 +125,9 @@ func (e *engine) room() error {
 	e.r.metrics.diskRefused.Inc()
 	return refusal
 }
+
+// silence is after how long without an answer a voter's disk is unknown.
+func (e *engine) silence() time.Duration { return max(2*time.Second, 4*e.r.cfg.Heartbeat) }
 
 // withoutRecords is what remains to be done for a peer that refuses records: it
 // gets what comes before them, and the commit index, so that it applies the
