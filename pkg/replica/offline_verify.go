@@ -70,18 +70,15 @@ type audit struct {
 	indexErr error
 }
 
+// index gives the records of the offset index.
 func (a *audit) index(yield func(commitlog.OffsetRecord) bool) {
 	a.indexErr = a.o.Store.Log.OffsetRecords(func(r *commitlog.OffsetRecord) error {
 		if !yield(*r) {
-			return errStopped
+			return errEnough
 		}
 		return nil
 	})
 }
-
-var errStopped = fmt.Errorf("stopped")
-
-var _ iter.Seq[commitlog.OffsetRecord] = (*audit)(nil).index
 
 func (a *audit) advance() { a.rec, a.more = a.pull() }
 

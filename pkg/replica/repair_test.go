@@ -49,7 +49,7 @@ func (n *node) healed() {
 	require.Fail(n.c.t, "not repaired", "%s: %s, %d damaged, waits for %s", n.id, s.State, s.Damaged, n.r.WaitsFor())
 }
 
-// For every kind of file and damage, on a node that is down: it comes back, takes
+// I23: for every kind of file and damage, on a node that is down: it comes back, takes
 // no part before it is whole, and ends with the same entries as the others.
 func TestADamagedNodeIsRepairedFromPeers(t *testing.T) {
 	seed := uint64(simSeed(t))
