@@ -12,6 +12,7 @@ import (
 
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/vfs"
 	"github.com/logd-io/logd/pkg/vfs/memfs"
 )
 
@@ -333,4 +334,24 @@ func TestImportSurvivesACrashAnywhere(t *testing.T) {
 	require.NotZero(t, none)
 	require.NotZero(t, half)
 	require.NotZero(t, through)
+}
+
+// I19: a node whose log is of another cluster than it is bound to ends, once it
+// has caught up and would begin to serve. Only what recovery writes makes one
+// cluster follow another.
+func TestALogOfAnotherClusterEndsTheNode(t *testing.T) {
+	t.Parallel()
+	fs, id := stopped(t)
+	require.NoError(t, vfs.WriteFileAtomic(fs, "/data/cluster-id", []byte(otherCluster+"\n")))
+	c := newCluster(t, func(cfg *replica.Config) { cfg.Dir = "/data" })
+	n := c.add(id)
+	n.fs = fs
+	n.start()
+	err := <-n.ended
+	n.ended <- err // for stop
+	var fatal *replica.FatalError
+	var mismatch *replica.ClusterMismatchError
+	require.ErrorAs(t, err, &fatal)
+	require.ErrorAs(t, err, &mismatch)
+	require.False(t, n.r.View().Ready)
 }
