@@ -3,6 +3,7 @@ package replica
 import (
 	"testing"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/vfs"
@@ -179,4 +180,30 @@ func TestFingerprintsOfTwoVersionsAreNotCompared(t *testing.T) {
 		{index: 5, announced: own ^ 1<<8, own: own, known: true},
 		{index: 4, announced: own},
 	}, f.seen)
+}
+
+// A doubt ends when another leader's state at a later entry is this node's. One's
+// own word, at whatever entry, and another's at an earlier one, say nothing.
+func TestWhatEndsADoubt(t *testing.T) {
+	const me, other = "n1.00000001", "n2.00000002"
+	e := &engine{r: &Replica{cfg: Config{ID: me}, logger: hclog.NewNullLogger()}, changed: make(chan struct{}, 1)}
+	d := &detector{e: e, metrics: newDetectorMetrics(nil), wake: make(chan struct{}, 1)}
+	said := func(index uint64, by string, announced uint64, known bool) bool {
+		d.compared([]comparison{{index: index, announced: announced, own: 7, by: by, known: known}})
+		return d.doubted()
+	}
+	require.False(t, said(10, other, 7, true))
+	require.True(t, said(20, other, 8, true))
+	require.Len(t, d.wake, 1, "it asks")
+	require.True(t, said(30, me, 7, true), "it leads, and agrees with itself")
+	require.True(t, said(15, other, 7, true), "an earlier entry")
+	require.True(t, said(20, other, 7, true), "the same entry")
+	require.True(t, said(40, other, 8, false), "it does not remember")
+	require.Equal(t, uint64(20), d.doubt.index)
+	require.True(t, said(50, other, 9, true))
+	require.Equal(t, uint64(50), d.doubt.index, "the newest is asked about")
+	d.differs(note{50, 7}, other, 9)
+	d.differs(note{45, 7}, other, 9)
+	require.Equal(t, map[string]answer{other: {known: true, print: 9}}, d.doubt.answers)
+	require.False(t, said(60, other, 7, true))
 }

@@ -12,12 +12,15 @@ import (
 	"github.com/logd-io/logd/pkg/replica"
 )
 
+// unit is a fifth of the time between announcements, which is shorter than usual.
+const unit = 200 * time.Millisecond
+
 // diverging runs f over three nodes in virtual time, with something in their
 // tables.
 func diverging(t *testing.T, conf func(*replica.Config), f func(*sim)) {
 	synctest.Test(t, func(t *testing.T) {
 		c := boot(t, 3, func(cfg *replica.Config) {
-			cfg.Heartbeat = 300 * time.Millisecond
+			cfg.Heartbeat, cfg.Announce = 300*time.Millisecond, 5*unit
 			if conf != nil {
 				conf(cfg)
 			}
@@ -27,8 +30,9 @@ func diverging(t *testing.T, conf func(*replica.Config), f func(*sim)) {
 		for i := range byte(20) {
 			s.put([16]byte{1 + i%3})
 		}
-		s.key(1)
-		s.key(2)
+		for i := range byte(32) {
+			s.key(1 + i)
+		}
 		f(s)
 		c.close()
 	})
@@ -75,7 +79,7 @@ func (s *sim) ended(n *node, within time.Duration) error {
 // requireDiverged checks that a node ended itself, and stays down.
 func (s *sim) requireDiverged(n *node, votes int) {
 	s.t.Helper()
-	err := s.ended(n, 20*time.Second)
+	err := s.ended(n, 20*unit)
 	var fatal *replica.FatalError
 	require.ErrorAs(s.t, err, &fatal, n.id)
 	var diverged *replica.DivergenceError
@@ -93,7 +97,7 @@ func (s *sim) requireDiverged(n *node, votes int) {
 
 func TestEqualNodesAgree(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(30 * time.Second)
+		s.work(30 * unit)
 		for _, n := range s.ordered() {
 			agree, differ, unknown := n.r.Compared()
 			require.GreaterOrEqual(s.t, agree, 4, n.id)
@@ -101,13 +105,13 @@ func TestEqualNodesAgree(t *testing.T) {
 			require.Zero(s.t, unknown, n.id)
 		}
 		// Idle, they have nothing to say after what they had.
-		time.Sleep(15 * time.Second)
+		time.Sleep(15 * unit)
 		last := s.leader().r.Stats().LastIndex
-		time.Sleep(time.Minute)
+		time.Sleep(20 * unit)
 		require.Equal(s.t, last, s.leader().r.Stats().LastIndex)
 		agree, _, _ := s.follower().r.Compared()
 		s.put([16]byte{1})
-		time.Sleep(time.Minute)
+		time.Sleep(20 * unit)
 		require.Equal(s.t, last+3, s.leader().r.Stats().LastIndex, "a record, and two announcements")
 		more, _, _ := s.follower().r.Compared()
 		require.Equal(s.t, agree+2, more)
@@ -119,20 +123,12 @@ func TestADivergedFollowerStops(t *testing.T) {
 	for _, what := range []string{"hash", "sequence", "window", "owner", "bytes", "key"} {
 		t.Run(what, func(t *testing.T) {
 			diverging(t, nil, func(s *sim) {
-				s.work(6 * time.Second)
+				s.work(6 * unit)
 				n := s.follower()
 				n.r.Flip(what)
-				begin := time.Now()
-				if what == "key" {
-					// One sixteenth of them is compared at a time.
-					for time.Since(begin) < 20*time.Minute && len(n.ended) == 0 {
-						s.work(5 * time.Second)
-					}
-				} else {
-					s.work(11 * time.Second)
-				}
+				s.work(11 * unit)
 				s.requireDiverged(n, 2)
-				s.work(5 * time.Second)
+				s.work(5 * unit)
 				s.check()
 				require.Len(s.t, s.ordered(), 2)
 			})
@@ -143,18 +139,25 @@ func TestADivergedFollowerStops(t *testing.T) {
 // A leader that diverged hands over and stops.
 func TestADivergedLeaderStops(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		l := s.leader()
 		term := l.r.View().Term
 		l.r.Flip("hash")
-		for begin := time.Now(); time.Since(begin) < 11*time.Second; time.Sleep(50 * time.Millisecond) {
-			s.put([16]byte{2})
+		s.put([16]byte{2})
+		for begin := time.Now(); len(l.ended) == 0 && time.Since(begin) < 20*unit; {
+			time.Sleep(10 * time.Millisecond)
 		}
+		time.Sleep(100 * time.Millisecond) // less than an election would need to begin
+		led := false
+		for _, n := range s.ordered() {
+			led = led || n != l && n.r.View().IsLeader
+		}
+		require.True(s.t, led, "it handed over before it ended")
 		s.requireDiverged(l, 2)
 		next := s.leader()
 		require.NotEqual(s.t, l, next)
 		require.Equal(s.t, term+1, next.r.View().Term, "it handed over, and there was no other election")
-		s.work(5 * time.Second)
+		s.work(5 * unit)
 		s.check()
 	})
 }
@@ -162,11 +165,11 @@ func TestADivergedLeaderStops(t *testing.T) {
 // Without the detector a diverged node goes on for ever.
 func TestWithoutTheDetectorADivergedNodeGoesOn(t *testing.T) {
 	diverging(t, func(cfg *replica.Config) { cfg.Announce = -1 }, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		n := s.follower()
 		n.r.Flip("hash")
-		s.work(20 * time.Second)
-		require.NoError(s.t, s.ended(n, time.Minute))
+		s.work(20 * unit)
+		require.NoError(s.t, s.ended(n, 20*unit))
 		require.NotEqual(s.t, s.leader().r.Stats().Hash, n.r.Stats().Hash)
 	})
 }
@@ -174,12 +177,12 @@ func TestWithoutTheDetectorADivergedNodeGoesOn(t *testing.T) {
 // Where no two of three agree, nobody can be right, and all stop.
 func TestThreeThatDifferAllStop(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		all := s.ordered()
 		all[0].r.Flip("hash")
 		all[1].r.Flip("other hash")
 		time.Sleep(100 * time.Millisecond)
-		s.offer(20 * time.Second)
+		s.offer(20 * unit)
 		for _, n := range all {
 			s.requireDiverged(n, 0)
 		}
@@ -211,7 +214,7 @@ func (s *sim) offer(d time.Duration) (taken, refused int) {
 // that differ takes anything, or says that it is ready.
 func TestAPartitionDelaysTheVerdict(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		l, wrong := s.leader(), s.follower()
 		var away *node
 		for _, n := range s.ordered() {
@@ -220,13 +223,13 @@ func TestAPartitionDelaysTheVerdict(t *testing.T) {
 			}
 		}
 		s.partition(away)
-		s.work(time.Second)
+		s.work(5 * unit)
 		wrong.r.Flip("sequence")
-		s.offer(11 * time.Second)
+		s.offer(11 * unit)
 		require.Equal(s.t, l, s.leader())
 		require.True(s.t, l.r.Doubted())
 		require.True(s.t, wrong.r.Doubted())
-		taken, refused := s.offer(30 * time.Second)
+		taken, refused := s.offer(30 * unit)
 		require.Zero(s.t, taken)
 		require.Positive(s.t, refused)
 		for _, n := range []*node{l, wrong} {
@@ -234,10 +237,10 @@ func TestAPartitionDelaysTheVerdict(t *testing.T) {
 			require.NoError(s.t, s.ended(n, 0))
 		}
 		s.heal()
-		s.offer(10 * time.Second)
+		s.offer(10 * unit)
 		s.requireDiverged(wrong, 2)
 		require.False(s.t, s.leader().r.Doubted())
-		s.work(5 * time.Second)
+		s.work(5 * unit)
 		for _, n := range s.ordered() {
 			n.await("ready again", func(v replica.View) bool { return v.Ready })
 		}
@@ -254,23 +257,23 @@ func TestAPartitionDelaysTheVerdict(t *testing.T) {
 // another's, has nothing to compare there and agrees from then on.
 func TestANodeRestoredPastAnAnnouncementSkipsIt(t *testing.T) {
 	diverging(t, func(cfg *replica.Config) { cfg.CheckpointEntries = 40 }, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		n := s.follower()
 		require.NoError(s.t, n.r.Checkpoint())
 		require.NoError(s.t, n.stop())
 		n.start()
-		s.work(12 * time.Second)
+		s.work(12 * unit)
 		agree, differ, unknown := n.r.Compared()
 		require.Positive(s.t, agree)
 		require.Zero(s.t, differ)
 		require.Positive(s.t, unknown)
 
 		require.NoError(s.t, n.stop())
-		s.work(10 * time.Second)
+		s.work(10 * unit)
 		require.NoError(s.t, s.leader().r.SetLowest(s.t.Context(), s.leader().r.Log().Visible()))
-		s.work(time.Second)
+		s.work(5 * unit)
 		n.start()
-		s.work(11 * time.Second)
+		s.work(11 * unit)
 		require.NotZero(s.t, n.r.Log().Start().Index, "it took over a checkpoint")
 		agree, differ, _ = n.r.Compared()
 		require.Positive(s.t, agree)
@@ -284,13 +287,13 @@ func TestANodeRestoredPastAnAnnouncementSkipsIt(t *testing.T) {
 // started with it and has nothing to compare with yet.
 func TestADivergedCheckpointIsFound(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(6 * time.Second)
+		s.work(6 * unit)
 		n := s.follower()
 		n.r.Flip("sequence")
 		require.NoError(s.t, n.r.Checkpoint())
 		require.NoError(s.t, n.stop())
 		n.start()
-		s.work(12 * time.Second)
+		s.work(12 * unit)
 		s.requireDiverged(n, 2)
 		s.check()
 	})
@@ -300,7 +303,7 @@ func TestADivergedCheckpointIsFound(t *testing.T) {
 // majority, and of an entry to come nothing is said.
 func TestCompareHash(t *testing.T) {
 	diverging(t, nil, func(s *sim) {
-		s.work(12 * time.Second)
+		s.work(12 * unit)
 		l, other := s.leader(), s.follower()
 		last := l.r.Stats().LastIndex
 		var behind *replica.BehindError
@@ -330,7 +333,7 @@ func TestCompareHash(t *testing.T) {
 		require.False(s.t, l.r.Doubted())
 		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1<<20)
 		require.NoError(s.t, err)
-		s.work(5 * time.Second)
+		s.work(5 * unit)
 		require.False(s.t, l.r.Doubted(), "the third agrees")
 		require.Len(s.t, s.ordered(), 3)
 	})
