@@ -157,7 +157,7 @@ func TestRetentionUnderTrouble(t *testing.T) {
 		tailing, slow := &reader{seen: map[uint64]string{}}, &reader{seen: map[uint64]string{}}
 		var lowest uint64
 		joined := false
-		for round := range 40 {
+		for round := range 26 {
 			n := s.node(nodeID(1 + s.rng.IntN(3)))
 			for i := 1; i <= 3; i++ {
 				if x := s.node(nodeID(i)); x.r == nil {
@@ -196,7 +196,7 @@ func TestRetentionUnderTrouble(t *testing.T) {
 				}
 			}
 			s.heal()
-			if round == 20 {
+			if round == 13 {
 				fresh := s.add(nodeID(4))
 				fresh.start()
 				require.NoError(s.t, fresh.r.Bind(testCluster))
@@ -300,20 +300,20 @@ func TestRetentionOvertakesASlowFollower(t *testing.T) {
 // By age, on an idle cluster too: records go after their time, whoever leads,
 // and the next offset goes on counting.
 func TestRetentionByAge(t *testing.T) {
-	retain := replica.Retain{Age: 3 * time.Minute}
+	retain := replica.Retain{Age: 90 * time.Second}
 	quiet := func(cfg *replica.Config) { cfg.Announce = -1 }
 	retention(t, 1, retain, quiet, nil, func(s *retaining) {
 		for range 200 {
 			s.put([16]byte{1})
 		}
-		time.Sleep(2 * time.Minute)
+		time.Sleep(60 * time.Second)
 		s.put([16]byte{2})
 		require.Zero(s.t, s.leader().r.Log().Lowest())
-		time.Sleep(70 * time.Second)
+		time.Sleep(40 * time.Second)
 		s.equal()
 		require.Equal(s.t, uint64(201), s.leader().r.Log().Lowest())
 		require.NoError(s.t, s.leader().r.Transfer(s.t.Context(), ""))
-		time.Sleep(3 * time.Minute)
+		time.Sleep(90 * time.Second)
 		s.equal()
 		for _, n := range s.up() {
 			log := n.r.Log()
@@ -330,7 +330,7 @@ func TestRetentionByAge(t *testing.T) {
 		s.check()
 		// Every entry of retention has its price: while nothing expires there is none.
 		before := s.leader().r.Stats().LastIndex
-		time.Sleep(time.Minute)
+		time.Sleep(30 * time.Second)
 		require.Equal(s.t, before, s.leader().r.Stats().LastIndex)
 	})
 }
@@ -343,7 +343,7 @@ func (s *retaining) lose1(n *node) {
 // A leader whose clock is wrong lets nothing age; with the check off it gives
 // all away.
 func testSkewedLeader(t *testing.T, off ...replica.Switch) (lowest uint64) {
-	retain := replica.Retain{Age: 3 * time.Minute}
+	retain := replica.Retain{Age: 90 * time.Second}
 	retention(t, 1, retain, nil, off, func(s *retaining) {
 		for range 100 {
 			s.put([16]byte{1})
@@ -362,9 +362,9 @@ func testSkewedLeader(t *testing.T, off ...replica.Switch) (lowest uint64) {
 		for range 10 {
 			s.put([16]byte{1})
 		}
-		time.Sleep(90 * time.Second)
+		time.Sleep(30 * time.Second)
 		require.Zero(s.t, s.leader().r.Log().Lowest())
-		time.Sleep(95 * time.Second)
+		time.Sleep(65 * time.Second)
 		s.equal()
 		require.Equal(s.t, s.leader().r.Log().Visible(), s.leader().r.Log().Lowest(), "nothing is pinned")
 		// A follower whose clock is wrong changes nothing.
@@ -375,7 +375,7 @@ func testSkewedLeader(t *testing.T, off ...replica.Switch) (lowest uint64) {
 			}
 		}
 		s.put([16]byte{1})
-		time.Sleep(185 * time.Second)
+		time.Sleep(95 * time.Second)
 		require.Equal(s.t, s.leader().r.Log().Visible(), s.leader().r.Log().Lowest())
 	})
 	return lowest
