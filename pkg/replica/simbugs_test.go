@@ -58,8 +58,8 @@ func TestPlantedBugs(t *testing.T) {
 	for _, bug := range plantedBugs {
 		t.Run(bug.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := uint64(1); seed <= 20; seed++ {
-				opt := simOptions{seed: seed, length: 90 * time.Second}
+			for seed := uint64(1); seed <= 40; seed++ {
+				opt := simOptions{seed: seed, length: 30 * time.Second}
 				bug.plant(&opt)
 				res := simulate(t, opt)
 				if res.found == nil {

@@ -19,7 +19,7 @@ func simFramed(msgs ...string) []byte {
 	return b
 }
 
-// open is a batch that its producer has not heard of yet.
+// openBatch is a batch that its producer has not heard of yet.
 type openBatch struct {
 	batch Batch
 	msgs  []string
