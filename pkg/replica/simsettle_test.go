@@ -25,6 +25,9 @@ func (w *world) settle() {
 				n.disk.full.Store(false)
 				n.disk.broken.Store(false)
 				n.disk.thaw()
+				n.disk.mu.Lock()
+				n.disk.slow = h.slow
+				n.disk.mu.Unlock()
 			}
 			if n == nil && w.belongs(h.id) {
 				h.start()
@@ -65,7 +68,13 @@ func (w *world) together() string {
 			return id + " is not up"
 		}
 		s := n.r.Stats()
-		if s.AppliedIndex != want.AppliedIndex || s.Hash != want.Hash || s.Visible != want.Visible || s.Lowest != want.Lowest {
+		// A node's lowest offset is the cluster's, or where its own log begins if
+		// that is later, as behind a checkpoint that was crafted.
+		lowest := n.r.Log().Start().Offset
+		if e := l.r.engine.Load(); e != nil {
+			lowest = max(lowest, e.fsm.lowest())
+		}
+		if s.AppliedIndex != want.AppliedIndex || s.Hash != want.Hash || s.Visible != want.Visible || s.Lowest != lowest {
 			return fmt.Sprintf("%s has applied %d and shows [%d, %d), its leader %s %d and [%d, %d)",
 				id, s.AppliedIndex, s.Lowest, s.Visible, l.id, want.AppliedIndex, want.Lowest, want.Visible)
 		}
