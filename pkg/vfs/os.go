@@ -135,6 +135,25 @@ func (f osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
+// writebackEvery is how much of a large write the disk is given to do at a time.
+const writebackEvery = 1 << 20
+
+// WriteAt writes a large b in pieces and lets the disk begin with each at once,
+// rather than with all of it in the Sync that follows: the copying and the disk
+// then overlap, and no sync waits behind one huge request.
+func (f osFile) WriteAt(b []byte, off int64) (n int, err error) {
+	for len(b)-n > writebackEvery {
+		w, err := f.File.WriteAt(b[n:n+writebackEvery], off+int64(n))
+		n += w
+		if err != nil {
+			return n, err
+		}
+		writeback(f.File, off+int64(n-w), int64(w))
+	}
+	w, err := f.File.WriteAt(b[n:], off+int64(n))
+	return n + w, err
+}
+
 func (f osFile) Allocate(size int64) error {
 	if err := allocate(f.File, size); err != nil {
 		return &fs.PathError{Op: "allocate", Path: f.Name(), Err: err}

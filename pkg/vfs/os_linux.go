@@ -4,7 +4,16 @@ import (
 	"errors"
 	"os"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
+
+// writeback is sync_file_range(2) that only begins to write. It is a hint: it
+// makes nothing durable, and what goes wrong with it the next datasync tells,
+// since an error of the disk stays with the file until then.
+func writeback(f *os.File, off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
 
 // datasync is fdatasync(2): the bytes, and the metadata needed to read them
 // back, the length among it. Interrupted before it began, it is called again;

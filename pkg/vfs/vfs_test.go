@@ -24,6 +24,26 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// conformLargeWrite holds a write that an implementation may make in pieces.
+func conformLargeWrite(t *testing.T, fsys vfs.FS, name string) {
+	f, err := fsys.Create(name)
+	require.NoError(t, err)
+	want := make([]byte, 3<<20+5)
+	for i := range want {
+		want[i] = byte(i * 7 >> 3)
+	}
+	n, err := f.WriteAt(want, 11)
+	require.NoError(t, err)
+	require.Equal(t, len(want), n)
+	require.NoError(t, f.Sync())
+	got := make([]byte, len(want))
+	_, err = f.ReadAt(got, 11)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+	require.NoError(t, f.Close())
+	require.NoError(t, fsys.Remove(name))
+}
+
 func conform(t *testing.T, fsys vfs.FS, dir string) {
 	_, err := fsys.List(dir)
 	require.ErrorIs(t, err, fs.ErrNotExist)
@@ -47,6 +67,8 @@ func conform(t *testing.T, fsys vfs.FS, dir string) {
 	require.NoError(t, err)
 	_, err = fsys.Create(p)
 	require.ErrorIs(t, err, fs.ErrExist)
+
+	conformLargeWrite(t, fsys, dir+"/large")
 
 	require.NoError(t, f.Allocate(10_000))
 	require.NoError(t, f.Allocate(100), "never shortens")
