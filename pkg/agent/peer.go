@@ -97,9 +97,9 @@ func (a *Agent) stats(ctx context.Context, id string) (resp *nodev1.StatsRespons
 
 // compare asks a node for its hash of the state at an announced entry, and tells
 // it this node's.
-func (a *Agent) compare(ctx context.Context, id string, index, print uint64) (known bool, theirs uint64, err error) {
+func (a *Agent) compare(ctx context.Context, id string, index, digest uint64) (known bool, theirs uint64, err error) {
 	err = a.call(ctx, a.address(id), replica.NameOf(id), func(ctx context.Context, c nodev1.NodeClient) error {
-		resp, err := c.CompareHash(ctx, &nodev1.CompareHashRequest{Index: index, Hash: print})
+		resp, err := c.CompareHash(ctx, &nodev1.CompareHashRequest{Index: index, Hash: digest})
 		known, theirs = resp.GetKnown(), resp.GetHash()
 		return err
 	})

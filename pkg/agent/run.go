@@ -86,7 +86,7 @@ func waitAll(wait func() error, fatal <-chan error) error {
 		timer := time.NewTimer(fatalWait)
 		defer timer.Stop()
 		select {
-		case <-ended:
+		case <-ended: //nolint:errcheck // what was fatal says more
 		case <-timer.C:
 		}
 		return err

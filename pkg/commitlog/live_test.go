@@ -134,7 +134,7 @@ func TestRepairOnATroubledDisk(t *testing.T) {
 	} {
 		for _, errno := range []error{syscall.ENOSPC, syscall.EIO} {
 			for _, op := range []faultfs.Kind{faultfs.Write, faultfs.Sync} {
-				if errno == syscall.ENOSPC && op == faultfs.Sync {
+				if errors.Is(errno, syscall.ENOSPC) && op == faultfs.Sync {
 					continue // no room is told by the write
 				}
 				fs := mem.Kill()
@@ -151,7 +151,7 @@ func TestRepairOnATroubledDisk(t *testing.T) {
 				require.ErrorIs(t, err, errno, what)
 				on.Set(false)
 				var full *commitlog.NoSpaceError
-				if errno == syscall.ENOSPC {
+				if errors.Is(errno, syscall.ENOSPC) {
 					require.ErrorAs(t, err, &full)
 					require.Empty(t, fatal)
 					require.True(t, l.Quarantined())

@@ -71,7 +71,7 @@ type Config struct {
 	Announce time.Duration
 	// Compare puts CompareHash to another node. It must have its certificate's
 	// name checked, both ways.
-	Compare func(ctx context.Context, id string, index, print uint64) (known bool, theirs uint64, err error)
+	Compare func(ctx context.Context, id string, index, digest uint64) (known bool, theirs uint64, err error)
 	// Clock tells how old records are; nil: the system's. It may jump.
 	Clock func() time.Time
 

@@ -47,19 +47,19 @@ func (d *detector) doubted() bool {
 }
 
 // differs begins a doubt about the state at an entry, or about a newer one. by
-// is who said so with which print, "" when it was in an announcement.
-func (d *detector) differs(at note, by string, print uint64) {
+// is who said so with which digest, "" when it was in an announcement.
+func (d *detector) differs(at note, by string, digest uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.doubt == nil || at.index > d.doubt.index {
 		if d.doubt == nil {
 			d.e.r.logger.Warn("state differs; asking the voters", "node", d.e.r.cfg.ID, "index", at.index, "by", by)
 		}
-		d.doubt = &doubt{index: at.index, own: at.print, answers: make(map[string]answer)}
+		d.doubt = &doubt{index: at.index, own: at.digest, answers: make(map[string]answer)}
 		d.metrics.doubted.Set(1)
 	}
 	if by != "" && d.doubt.index == at.index {
-		d.doubt.answers[by] = answer{known: true, print: print}
+		d.doubt.answers[by] = answer{known: true, digest: digest}
 		d.doubt.settled = false
 	}
 	poke(d.wake)
@@ -86,7 +86,7 @@ func (d *detector) renew(at note) {
 	if d.doubt == nil || !d.doubt.settled || at.index <= d.doubt.index {
 		return
 	}
-	d.doubt = &doubt{index: at.index, own: at.print, answers: make(map[string]answer)}
+	d.doubt = &doubt{index: at.index, own: at.digest, answers: make(map[string]answer)}
 	poke(d.wake)
 }
 
@@ -178,7 +178,7 @@ func (d *detector) announce(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, announceTimeout)
 	defer cancel()
-	f := e.raft.Apply(encodeAnnounce(announcement{index: at.index, print: at.print, by: e.r.cfg.ID}), 0)
+	f := e.raft.Apply(encodeAnnounce(announcement{index: at.index, digest: at.digest, by: e.r.cfg.ID}), 0)
 	if err := e.result(await(ctx, f, e.done), "announce the state"); err != nil {
 		e.r.logger.Debug("state not announced", "err", err)
 	}
@@ -225,14 +225,14 @@ func (d *detector) ask(ctx context.Context, q question) {
 			break
 		}
 		wg.Go(func() {
-			known, print, err := d.e.r.cfg.Compare(ctx, id, q.at.index, q.at.print)
+			known, digest, err := d.e.r.cfg.Compare(ctx, id, q.at.index, q.at.digest)
 			if err != nil {
 				return // it is away or has not come so far; it is asked again
 			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
 			if d.doubt != nil && d.doubt.index == q.at.index {
-				d.doubt.answers[id] = answer{known && sameVersion(print), print}
+				d.doubt.answers[id] = answer{known && sameVersion(digest), digest}
 			}
 		})
 	}
@@ -252,7 +252,7 @@ func (d *detector) judge(ctx context.Context) bool {
 	err := &DivergenceError{Node: r.cfg.ID, Index: d.doubt.index, Own: d.doubt.own, Majority: majority, Votes: votes, Voters: len(voters)}
 	var heir string // a voter that is right
 	for _, id := range voters {
-		if a := d.doubt.answers[id]; a.known && a.print == majority && votes > 0 {
+		if a := d.doubt.answers[id]; a.known && a.digest == majority && votes > 0 {
 			heir = id
 			break
 		}
@@ -286,7 +286,7 @@ func (d *detector) judge(ctx context.Context) bool {
 // just after the announced entry at index has that fingerprint: with this node's
 // own, if it remembers it. *BehindError: it has not applied that entry yet. If
 // they differ this node begins to ask as well.
-func (r *Replica) CompareHash(name string, index, print uint64) (known bool, own uint64, err error) {
+func (r *Replica) CompareHash(name string, index, digest uint64) (known bool, own uint64, err error) {
 	e := r.engine.Load()
 	if e == nil {
 		return false, 0, ErrNotRunning
@@ -295,15 +295,15 @@ func (r *Replica) CompareHash(name string, index, print uint64) (known bool, own
 	if applied < index {
 		return false, 0, &BehindError{Visible: r.store.Log().Visible()}
 	}
-	if !sameVersion(print) {
+	if !sameVersion(digest) {
 		return false, own, nil // it is of another version: neither can say anything
 	}
-	if known && own != print {
+	if known && own != digest {
 		by := slices.IndexFunc(e.peers(), func(p Peer) bool { return NameOf(p.ID) == name })
 		if by < 0 {
 			return known, own, nil // a stranger to the configuration: its word is nothing
 		}
-		e.detector.differs(note{index, own}, e.peers()[by].ID, print)
+		e.detector.differs(note{index, own}, e.peers()[by].ID, digest)
 	}
 	return known, own, nil
 }

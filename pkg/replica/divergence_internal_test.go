@@ -12,7 +12,7 @@ import (
 
 func TestRule(t *testing.T) {
 	const own, x, y = 1, 2, 3
-	is := func(print uint64) answer { return answer{known: true, print: print} }
+	is := func(digest uint64) answer { return answer{known: true, digest: digest} }
 	vague := answer{}
 	for name, tc := range map[string]struct {
 		voters  []string
@@ -55,10 +55,10 @@ func TestNotes(t *testing.T) {
 		s.add(note{i, i * 10})
 		require.Equal(t, note{i, i * 10}, s.newest())
 		for k := uint64(1); k <= i; k++ {
-			print, ok := s.find(k)
+			digest, ok := s.find(k)
 			require.Equal(t, i-k < keptNotes, ok, "%d of %d", k, i)
 			if ok {
-				require.Equal(t, k*10, print)
+				require.Equal(t, k*10, digest)
 			}
 		}
 		// The first of them owes its own comparison, and then all is said.
@@ -88,11 +88,11 @@ func TestFingerprint(t *testing.T) {
 		return m
 	}
 	m := build()
-	print := m.fingerprint()
-	require.Equal(t, print, build().fingerprint())
+	digest := m.fingerprint()
+	require.Equal(t, digest, build().fingerprint())
 	again, err := decodeMachine(m.encode())
 	require.NoError(t, err)
-	require.Equal(t, print, again.fingerprint())
+	require.Equal(t, digest, again.fingerprint())
 	front := func(m *machine) *producer { return m.producers.order.Front().Value.(*producer) }
 	for name, change := range map[string]func(*machine){
 		"hash":     func(m *machine) { m.hash ^= 1 << 60 },
@@ -117,7 +117,7 @@ func TestFingerprint(t *testing.T) {
 	} {
 		m := build()
 		change(m)
-		require.NotEqual(t, print, m.fingerprint(), name)
+		require.NotEqual(t, digest, m.fingerprint(), name)
 	}
 	// With the ring gone round, what counts is the order and not the place.
 	a, b := newRequestKeys(8), newRequestKeys(8)
@@ -134,7 +134,7 @@ func TestFingerprint(t *testing.T) {
 }
 
 func TestAnnouncementPayload(t *testing.T) {
-	a := announcement{index: 7, print: 1 << 63, by: "n1.00000001"}
+	a := announcement{index: 7, digest: 1 << 63, by: "n1.00000001"}
 	require.Equal(t, &a, announced(encodeAnnounce(a)))
 	require.Nil(t, announced(encodeLowest(5)))
 	require.Nil(t, announced([]byte{kindData}))
@@ -172,9 +172,9 @@ func TestFingerprintsOfTwoVersionsAreNotCompared(t *testing.T) {
 	own, ok := f.notes.find(5)
 	require.True(t, ok)
 	require.True(t, sameVersion(own))
-	f.heard(6, &announcement{index: 5, print: own ^ 3})
-	f.heard(7, &announcement{index: 5, print: own ^ 1<<8})
-	f.heard(8, &announcement{index: 4, print: own})
+	f.heard(6, &announcement{index: 5, digest: own ^ 3})
+	f.heard(7, &announcement{index: 5, digest: own ^ 1<<8})
+	f.heard(8, &announcement{index: 4, digest: own})
 	require.Equal(t, []comparison{
 		{index: 5, announced: own ^ 3, own: own},
 		{index: 5, announced: own ^ 1<<8, own: own, known: true},
@@ -204,6 +204,6 @@ func TestWhatEndsADoubt(t *testing.T) {
 	require.Equal(t, uint64(50), d.doubt.index, "the newest is asked about")
 	d.differs(note{50, 7}, other, 9)
 	d.differs(note{45, 7}, other, 9)
-	require.Equal(t, map[string]answer{other: {known: true, print: 9}}, d.doubt.answers)
+	require.Equal(t, map[string]answer{other: {known: true, digest: 9}}, d.doubt.answers)
 	require.False(t, said(60, other, 7, true))
 }

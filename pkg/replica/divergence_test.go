@@ -312,26 +312,26 @@ func TestCompareHash(t *testing.T) {
 		known, _, err := l.r.CompareHash("n2", 1, 1)
 		require.NoError(s.t, err)
 		require.False(s.t, known)
-		var at, print uint64
+		var at, digest uint64
 		for i := last; i > 0; i-- {
 			if known, own, err := l.r.CompareHash("nobody", i, 1); err == nil && known {
-				at, print = i, own
+				at, digest = i, own
 				break
 			}
 		}
 		require.NotZero(s.t, at)
 		require.False(s.t, l.r.Doubted(), "a stranger to the configuration")
-		known, same, err := l.r.CompareHash(replica.NameOf(other.id), at, print)
+		known, same, err := l.r.CompareHash(replica.NameOf(other.id), at, digest)
 		require.NoError(s.t, err)
 		require.True(s.t, known)
-		require.Equal(s.t, print, same)
+		require.Equal(s.t, digest, same)
 		require.False(s.t, l.r.Doubted())
 
-		known, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1)
+		known, _, err = l.r.CompareHash(replica.NameOf(other.id), at, digest+1)
 		require.NoError(s.t, err)
 		require.False(s.t, known, "a fingerprint of another version")
 		require.False(s.t, l.r.Doubted())
-		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, print+1<<20)
+		_, _, err = l.r.CompareHash(replica.NameOf(other.id), at, digest+1<<20)
 		require.NoError(s.t, err)
 		s.work(5 * unit)
 		require.False(s.t, l.r.Doubted(), "the third agrees")

@@ -134,8 +134,8 @@ type comparison struct {
 func (f *fsm) heard(index uint64, a *announcement) {
 	if a.index > 0 {
 		own, known := f.notes.find(a.index)
-		known = known && sameVersion(a.print)
-		f.seen = append(f.seen, comparison{index: a.index, announced: a.print, own: own, by: a.by, known: known})
+		known = known && sameVersion(a.digest)
+		f.seen = append(f.seen, comparison{index: a.index, announced: a.digest, own: own, by: a.by, known: known})
 	}
 	f.notes.add(note{index, f.m.fingerprint()})
 }
@@ -148,11 +148,11 @@ func (f *fsm) announcement() (newest note, due bool) {
 }
 
 // noted is the state noted at index.
-func (f *fsm) noted(index uint64) (print uint64, known bool, applied uint64) {
+func (f *fsm) noted(index uint64) (digest uint64, known bool, applied uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	print, known = f.notes.find(index)
-	return print, known, f.m.applied
+	digest, known = f.notes.find(index)
+	return digest, known, f.m.applied
 }
 
 // Apply implements raft.FSM.

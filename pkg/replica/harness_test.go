@@ -111,7 +111,7 @@ func (c *cluster) dial(from, to string) (net.Conn, error) {
 }
 
 // compare carries CompareHash from one node to another.
-func (c *cluster) compare(from, to string, index, print uint64) (bool, uint64, error) {
+func (c *cluster) compare(from, to string, index, digest uint64) (bool, uint64, error) {
 	c.mu.Lock()
 	var r *replica.Replica
 	if n := c.nodes[to]; n != nil && !c.cut[[2]string{from, to}] && !c.cut[[2]string{to, from}] {
@@ -121,7 +121,7 @@ func (c *cluster) compare(from, to string, index, print uint64) (bool, uint64, e
 	if r == nil {
 		return false, 0, errors.New("connection refused")
 	}
-	return r.CompareHash(replica.NameOf(from), index, print)
+	return r.CompareHash(replica.NameOf(from), index, digest)
 }
 
 func (n *node) open() *replica.Replica {
@@ -133,8 +133,8 @@ func (n *node) open() *replica.Replica {
 		},
 		Source: peers{c: n.c, id: n.id},
 	}
-	cfg.Compare = func(_ context.Context, id string, index, print uint64) (bool, uint64, error) {
-		return n.c.compare(n.id, id, index, print)
+	cfg.Compare = func(_ context.Context, id string, index, digest uint64) (bool, uint64, error) {
+		return n.c.compare(n.id, id, index, digest)
 	}
 	if testing.Verbose() {
 		cfg.Logger = hclog.New(&hclog.LoggerOptions{Name: n.id, Level: hclog.Info, Output: testOutput{n.c.t}})

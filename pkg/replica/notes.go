@@ -4,7 +4,7 @@ package replica
 const keptNotes = 64
 
 // note is what the state machine was just after an announcement was applied.
-type note struct{ index, print uint64 }
+type note struct{ index, digest uint64 }
 
 // notes are the newest ones, oldest overwritten first, and what is known of what
 // came since. They are no part of the machine: a node that starts, or takes over
@@ -13,7 +13,7 @@ type notes struct {
 	ring  [keptNotes]note
 	n     uint64 // noted so far
 	fresh bool   // something was applied since the newest
-	owed  bool   // and before it: its print has not been announced yet
+	owed  bool   // and before it: its digest has not been announced yet
 }
 
 func (s *notes) newest() note {
@@ -23,10 +23,10 @@ func (s *notes) newest() note {
 	return s.ring[(s.n-1)%keptNotes]
 }
 
-func (s *notes) find(index uint64) (print uint64, ok bool) {
+func (s *notes) find(index uint64) (digest uint64, ok bool) {
 	for i := range min(s.n, keptNotes) {
 		if n := s.ring[(s.n-1-i)%keptNotes]; n.index == index {
-			return n.print, true
+			return n.digest, true
 		}
 	}
 	return 0, false
@@ -49,7 +49,7 @@ func (s *notes) due() bool { return s.fresh || s.owed }
 const printVersion = 1
 
 // sameVersion says whether a fingerprint is of this version.
-func sameVersion(print uint64) bool { return byte(print) == printVersion }
+func sameVersion(digest uint64) bool { return byte(digest) == printVersion }
 
 // fingerprint is one number for the whole machine: what it was given, which the
 // hash has, and what it made of that. Of the request keys, of which there are

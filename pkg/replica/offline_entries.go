@@ -177,7 +177,7 @@ func (c control) String() string {
 	case c.cluster != "":
 		return "cluster " + c.cluster
 	case c.state != nil:
-		return fmt.Sprintf("state %016x of %s; before it: entry %d", c.state.print, c.state.by, c.state.index)
+		return fmt.Sprintf("state %016x of %s; before it: entry %d", c.state.digest, c.state.by, c.state.index)
 	}
 	return fmt.Sprintf("lowest offset %d", c.lowest)
 }

@@ -146,13 +146,13 @@ type control struct {
 
 // announcement is what a leader says of its state.
 type announcement struct {
-	index, print uint64
-	by           string
+	index, digest uint64
+	by            string
 }
 
 func encodeAnnounce(a announcement) []byte {
 	b := binary.LittleEndian.AppendUint64([]byte{kindControl, controlState}, a.index)
-	return append(binary.LittleEndian.AppendUint64(b, a.print), a.by...)
+	return append(binary.LittleEndian.AppendUint64(b, a.digest), a.by...)
 }
 
 func encodeCluster(uuid string) []byte {
@@ -204,7 +204,7 @@ func decodeControl(payload []byte) (control, error) {
 			return control{}, fmt.Errorf("%w: announcement of %d bytes", errPayload, len(body))
 		}
 		return control{state: &announcement{
-			index: binary.LittleEndian.Uint64(body), print: binary.LittleEndian.Uint64(body[8:]), by: string(body[16:]),
+			index: binary.LittleEndian.Uint64(body), digest: binary.LittleEndian.Uint64(body[8:]), by: string(body[16:]),
 		}}, nil
 	default:
 		return control{}, fmt.Errorf("%w: control type %d", errPayload, payload[1])

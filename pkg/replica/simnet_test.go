@@ -211,7 +211,7 @@ func (p *simPipe) resume(at time.Time) {
 
 func (p *simPipe) end(err error) {
 	p.mu.Lock()
-	if p.err == nil || p.err == io.EOF {
+	if p.err == nil || errors.Is(p.err, io.EOF) {
 		p.err = err
 	}
 	p.mu.Unlock()
@@ -223,7 +223,7 @@ func (p *simPipe) read(b []byte) (int, error) {
 		p.mu.Lock()
 		now := time.Now()
 		var next time.Time
-		if len(p.rest) == 0 && len(p.pieces) > 0 && p.err != syscall.ECONNRESET {
+		if len(p.rest) == 0 && len(p.pieces) > 0 && !errors.Is(p.err, syscall.ECONNRESET) {
 			if at := p.pieces[0].at; !at.IsZero() && !at.After(now) {
 				p.rest = p.pieces[0].data
 				p.pieces = p.pieces[1:]
@@ -232,7 +232,7 @@ func (p *simPipe) read(b []byte) (int, error) {
 			}
 		}
 		switch {
-		case p.err == syscall.ECONNRESET || p.err == net.ErrClosed:
+		case errors.Is(p.err, syscall.ECONNRESET) || errors.Is(p.err, net.ErrClosed):
 			p.mu.Unlock()
 			return 0, p.err
 		case len(p.rest) > 0:

@@ -3,8 +3,8 @@ package replica
 // answer is what a voter said of its state at an entry. A voter that does not
 // remember it will not say more of that entry later.
 type answer struct {
-	known bool
-	print uint64
+	known  bool
+	digest uint64
 }
 
 // ruling is what follows from the answers of the voters so far.
@@ -18,8 +18,8 @@ const (
 	rulingUndecided               // all answered, and too few remember
 )
 
-// rule weighs answers, this node's own print, and, if self is a voter, its vote.
-// majority is the print of the majority, with how many have it.
+// rule weighs answers, this node's own digest, and, if self is a voter, its vote.
+// majority is the digest of the majority, with how many have it.
 func rule(self string, own uint64, voters []string, answers map[string]answer) (r ruling, majority uint64, votes int) {
 	need := len(voters)/2 + 1
 	counts := make(map[uint64]int)
@@ -34,13 +34,13 @@ func rule(self string, own uint64, voters []string, answers map[string]answer) (
 		case !a.known:
 			vague++
 		default:
-			counts[a.print]++
+			counts[a.digest]++
 		}
 	}
 	most := 0
-	for print, n := range counts {
+	for digest, n := range counts {
 		if n > most {
-			majority, most = print, n
+			majority, most = digest, n
 		}
 	}
 	switch {

@@ -41,7 +41,7 @@ type Replica interface {
 	WaitPosition(ctx context.Context, position uint64, bound time.Duration) error
 	// CompareHash answers a peer with the certificate's name, whose state at an
 	// announced entry has that fingerprint.
-	CompareHash(name string, index, print uint64) (known bool, own uint64, err error)
+	CompareHash(name string, index, digest uint64) (known bool, own uint64, err error)
 	// ReadIndex gives, on the leader, the position a linearizable read has to see.
 	ReadIndex(ctx context.Context) (position uint64, err error)
 	View() replica.View

@@ -124,7 +124,7 @@ func (s *session) cutCommitted() error {
 	s.expect(exactly("truncate committed entries", s.now))
 	var refused *commitlog.CommittedError
 	if err := s.log.TruncateSuffix(from); !errors.As(err, &refused) {
-		return fmt.Errorf("truncate from entry %d, committed up to %d: %v", from, s.known, err)
+		return fmt.Errorf("truncate from entry %d, committed up to %d: %s", from, s.known, fmt.Sprint(err))
 	}
 	return nil
 }

@@ -103,7 +103,7 @@ func (s *session) readDamaged(m *model, mayLose uint64) error {
 			continue
 		}
 		if err != nil || !same(&got, &want) {
-			return fmt.Errorf("entry %d is served damaged (%v)", want.Index, err)
+			return fmt.Errorf("entry %d is served damaged (%s)", want.Index, fmt.Sprint(err))
 		}
 	}
 	next := m.synced

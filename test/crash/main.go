@@ -29,7 +29,7 @@ import (
 	"time"
 )
 
-func main() { os.Exit(program(os.Args[1:], os.Stdout, os.Stderr)) } //nolint:forbidigo // this is main
+func main() { os.Exit(program(os.Args[1:], os.Stdout, os.Stderr)) }
 
 type options struct {
 	seed, first uint64

@@ -133,7 +133,7 @@ func (s *session) verify(e expect) (*model, error) {
 	}
 	for _, i := range []uint64{m.start.Index, m.last() + 1} {
 		if _, err := s.log.Entry(i); err != commitlog.ErrNotFound { //nolint:errorlint // it is promised to be bare
-			return nil, fmt.Errorf("entry %d outside the log: %v", i, err)
+			return nil, fmt.Errorf("entry %d outside the log: %s", i, fmt.Sprint(err))
 		}
 	}
 	next := m.synced
