@@ -55,7 +55,7 @@ func alone(t testing.TB, fs *memfs.FS, id string) (*cluster, *node) {
 	n := c.add(id)
 	n.fs = fs
 	n.start()
-	require.Equal(t, n, c.leader())
+	require.Equal(t, n.id, c.leader().id)
 	return c, n
 }
 
