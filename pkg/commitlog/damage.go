@@ -134,9 +134,15 @@ func (l *Log) blocks(d *damage) bool {
 
 // replaceDamage puts found in the place of all known damage in [first, last],
 // and of what of it had reached further, and tells OnDamage, where nothing was
-// known before. mu must not be held, nor any other lock.
-func (l *Log) replaceDamage(first, last uint64, found []*damage) {
+// known before. It does nothing, and reports false, when something was cut or
+// mended since shape: found may then be of entries that are others now. mu must
+// not be held, nor any other lock.
+func (l *Log) replaceDamage(first, last uint64, found []*damage, shape uint64) bool {
 	l.mu.Lock()
+	if l.shape != shape {
+		l.mu.Unlock()
+		return false
+	}
 	var kept, fresh []*damage
 	for _, d := range l.damaged {
 		if d.Last < first || d.First > last {
@@ -158,6 +164,7 @@ func (l *Log) replaceDamage(first, last uint64, found []*damage) {
 	for _, d := range fresh {
 		l.tell(d)
 	}
+	return true
 }
 
 // setDamage replaces the list; mu is held.

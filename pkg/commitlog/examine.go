@@ -22,15 +22,11 @@ func (l *Log) examine(index uint64, err error) error {
 		if serr != nil {
 			return err // of the disk, or of Close
 		}
-		l.mu.RLock()
-		same := l.shape == shape
-		l.mu.RUnlock()
-		if same {
-			to := last.index
-			if next != nil {
-				to = next.prevIndex
-			}
-			l.replaceDamage(s.first, to, list)
+		to := last.index
+		if next != nil {
+			to = next.prevIndex
+		}
+		if l.replaceDamage(s.first, to, list, shape) {
 			return err
 		}
 	}

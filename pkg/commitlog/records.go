@@ -90,7 +90,7 @@ func (l *Log) readStart() (startRecord, error) {
 	case state == startBad || copied == startBad && state == startAbsent:
 		return r, &CorruptError{Path: l.path(startFile), Reason: "start record"}
 	case state == startGood && (copied != startGood || second != r):
-		return r, l.unlessFull(l.writeStartFile(startCopy, r))
+		return r, l.copyStart(r)
 	}
 	return r, nil
 }
@@ -127,12 +127,32 @@ func (l *Log) readStartFile(name string) (r startRecord, state int, err error) {
 }
 
 // writeStart makes r durable, twice. An error that says the disk is full leaves
-// the old one or the new one, which no opened file contradicts.
+// the old one.
 func (l *Log) writeStart(r startRecord) error {
 	if err := l.writeStartFile(startFile, r); err != nil {
 		return err
 	}
-	return l.writeStartFile(startCopy, r)
+	return l.copyStart(r)
+}
+
+// copyStart makes the second copy of r, which start holds durably. A full disk
+// has none then, until Open or the scrub finds room, rather than an older one:
+// that would bring back what r ended.
+func (l *Log) copyStart(r startRecord) error {
+	err := l.writeStartFile(startCopy, r)
+	var full *NoSpaceError
+	if !errors.As(err, &full) {
+		return err
+	}
+	switch err := l.fs.Remove(l.path(startCopy)); {
+	case err == nil:
+		if err := l.syncDir(); err != nil {
+			return err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return l.fatal("remove", l.path(startCopy), err)
+	}
+	return l.unlessFull(full)
 }
 
 func (l *Log) writeStartFile(name string, r startRecord) error {

@@ -112,7 +112,9 @@ func (l *Log) scrubSegment(index uint64, step func(int64) error) (uint64, error)
 		if next != nil {
 			to = next.prevIndex
 		}
-		l.replaceDamage(s.first, to, list)
+		if !l.replaceDamage(s.first, to, list, shape) {
+			continue
+		}
 		return to + 1, l.report(l.scrubHeader(s))
 	}
 }

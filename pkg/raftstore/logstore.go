@@ -86,8 +86,10 @@ func (s *Store) entry(index uint64) (commitlog.Entry, error) {
 			return e, nil
 		}
 	}
+	// Before it is read: one that is applied only after may be another by then.
+	fixed := index <= s.log.Applied()
 	e, err := s.log.Entry(index)
-	if err == nil && index <= s.log.Applied() {
+	if err == nil && fixed {
 		s.cold.put(e)
 	}
 	return e, err

@@ -148,7 +148,9 @@ func (f osFile) WriteAt(b []byte, off int64) (n int, err error) {
 		if err != nil {
 			return n, err
 		}
-		writeback(f.File, off+int64(n-w), int64(w))
+		if err := writeback(f.File, off+int64(n-w), int64(w)); err != nil {
+			return n, &fs.PathError{Op: "write back", Path: f.Name(), Err: err}
+		}
 	}
 	w, err := f.File.WriteAt(b[n:], off+int64(n))
 	return n + w, err

@@ -8,11 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// writeback is sync_file_range(2) that only begins to write. It is a hint: it
-// makes nothing durable, and what goes wrong with it the next datasync tells,
-// since an error of the disk stays with the file until then.
-func writeback(f *os.File, off, n int64) {
-	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+// writeback is sync_file_range(2) that only begins to write. It makes nothing
+// durable. An error of the disk that it meets is the write's: pages that could not
+// be given a place may be dropped for it, and the next datasync then knows of
+// nothing to write. Any other error says that there is no such call here.
+func writeback(f *os.File, off, n int64) error {
+	err := unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+	switch {
+	case errors.Is(err, syscall.EIO), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return err
+	}
+	return nil
 }
 
 // datasync is fdatasync(2): the bytes, and the metadata needed to read them

@@ -12,4 +12,4 @@ func datasync(f *os.File) error { return f.Sync() }
 func allocate(f *os.File, size int64) error { return extend(f, size) }
 
 // writeback leaves it to the system when to begin.
-func writeback(*os.File, int64, int64) {}
+func writeback(*os.File, int64, int64) error { return nil }

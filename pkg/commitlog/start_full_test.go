@@ -1,0 +1,74 @@
+package commitlog_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/vfs"
+	"github.com/logd-io/logd/pkg/vfs/faultfs"
+	"github.com/logd-io/logd/pkg/vfs/memfs"
+)
+
+// A disk that has room for the start record and none for its copy: what the call
+// says is what is on the disk. A reset that answered "full" and was done all the
+// same would cost, at the next Open, every entry acknowledged since.
+func TestNoRoomForTheCopyOfTheStart(t *testing.T) {
+	to := commitlog.Start{Index: 20, Term: 1, Offset: 20}
+	for name, move := range map[string]func(*commitlog.Log) error{
+		"retention": func(l *commitlog.Log) error { return l.SetStart(to) },
+		"reset":     func(l *commitlog.Log) error { return l.Reset(to) },
+	} {
+		for _, file := range []string{"start.tmp", "start.copy.tmp"} {
+			t.Run(name+", "+file, func(t *testing.T) {
+				var on faultfs.Switch
+				var fatal []error
+				mem := memfs.New()
+				l := faulty(t, faultfs.Wrap(mem, faultfs.When(faultfs.All(on.On, faultfs.Is(faultfs.Create), faultfs.Name(file)), faultfs.Fail(syscall.ENOSPC))), &fatal)
+				want := entries(1, 30, 1, 60)
+				require.NoError(t, l.Append(want))
+				require.NoError(t, l.SetStart(commitlog.Start{Index: 3, Term: 1, Offset: 3}))
+				on.Set(true)
+				err := move(l)
+				moved := file == "start.copy.tmp"
+				if moved {
+					require.NoError(t, err, "it is durable: a copy that is missing delays nothing")
+				} else {
+					var full *commitlog.NoSpaceError
+					require.ErrorAs(t, err, &full)
+				}
+				first, next := l.First(), l.Last()+1
+				more := entries(next, next+4, 1, 60)
+				require.NoError(t, l.Append(more))
+				want = append(want[:next-1:next-1], more...)
+				check := func(l *commitlog.Log) {
+					require.Equal(t, first, l.First())
+					requireEntries(t, l, want[first-1:])
+				}
+				check(l)
+				check(open(t, small(mem.Kill())))
+				// Without its copy, a start that rots is refused; an older one is never
+				// taken in its place.
+				rotten := mem.Kill()
+				require.NoError(t, rotten.Corrupt(dir+"/start", 20, 1))
+				if o, err := commitlog.Open(small(rotten)); err == nil {
+					check(o)
+					require.NoError(t, o.Close())
+				} else {
+					require.True(t, moved, err)
+				}
+				// The next Open that finds room makes it again.
+				again := mem.Kill()
+				require.NoError(t, open(t, small(again)).Close())
+				a, err := vfs.ReadFile(again, dir+"/start")
+				require.NoError(t, err)
+				b, err := vfs.ReadFile(again, dir+"/start.copy")
+				require.NoError(t, err)
+				require.Equal(t, a, b)
+				require.Empty(t, fatal)
+			})
+		}
+	}
+}
