@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"sort"
 	"strings"
 	"sync"
@@ -229,6 +230,24 @@ func (c *checkpoints) double(h *checkpoint) error {
 	}
 	if err := vfs.WriteFileAtomic(c.fs, name, b); err != nil {
 		return fmt.Errorf("write copy of checkpoint %s: %w", h.name, err)
+	}
+	return nil
+}
+
+// newestBelow is the newest checkpoint above the entry start whose records all lie
+// below the offset lowest, and that can be read: the log is about to begin there.
+// One that rotted meanwhile is not used any more.
+func (c *checkpoints) newestBelow(lowest, start uint64) *checkpoint {
+	list, _ := c.snapshot()
+	for _, h := range slices.Backward(list) {
+		if h.next > lowest || h.index <= start {
+			continue
+		}
+		_, _, err := c.read(h)
+		if err == nil {
+			return h
+		}
+		c.spoiled(h, err)
 	}
 	return nil
 }

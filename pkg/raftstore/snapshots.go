@@ -140,13 +140,7 @@ func (s *Store) Retain(lowest uint64) (bool, error) {
 	c := s.checks
 	c.change.Lock()
 	defer c.change.Unlock()
-	var to *checkpoint
-	list, _ := c.snapshot()
-	for _, h := range list {
-		if h.next <= lowest && h.index > s.log.Start().Index {
-			to = h
-		}
-	}
+	to := c.newestBelow(lowest, s.log.Start().Index)
 	if to == nil {
 		return false, s.copyBase()
 	}
