@@ -2,7 +2,7 @@
 //
 // A Policy turns a list of candidates into a Picker; the list a Picker was built
 // from never changes, so when the candidates do, a new Picker is built. Build
-// is cheap and Pick never blocks: both are on the way of a request.
+// is cheap, and Pick neither blocks nor allocates: both are on the way of a request.
 //
 // Invariant: Pick answers an index into the list its Picker was built from, never
 // one that skip refused, and answers ok when any candidate is left that skip does

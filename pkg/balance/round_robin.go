@@ -30,12 +30,15 @@ func (p *roundRobinPicker) Pick(_ string, skip func(id string) bool) (int, bool)
 	if n == 0 {
 		return 0, false
 	}
-	start := p.turn.Add(1) - 1
-	for k := range n {
-		i := int((start + k) % n)
-		if skip == nil || !skip(p.candidates[i].ID()) {
-			return i, true
-		}
+	turn := p.turn.Add(1) - 1
+	if i := int(turn % n); skip == nil || !skip(p.candidates[i].ID()) {
+		return i, true
 	}
-	return 0, false
+	// The turn of one that is refused goes to the others in turn, by the number of
+	// the round: its neighbour alone would get twice its share.
+	m := left(p.candidates, skip)
+	if m == 0 {
+		return 0, false
+	}
+	return nth(p.candidates, skip, int(turn/n%uint64(m)))
 }

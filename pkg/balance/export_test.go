@@ -1,0 +1,4 @@
+package balance
+
+// NewLeastRequestBy is NewLeastRequest with a chance that a test repeats.
+func NewLeastRequestBy(random func() uint64) *LeastRequest { return &LeastRequest{random: random} }
