@@ -99,9 +99,14 @@ type Produce struct {
 
 // Consume is how reads are spread.
 type Consume struct {
-	Balance string `hcl:"balance,optional"`
+	Balance string `hcl:"balance,optional"` // one of Policies
 	// MaxLag is how many records a follower may be behind and still be picked. 0: any.
 	MaxLag int `hcl:"max_lag,optional"`
+}
+
+// Policies are what Consume.Balance may be: the names that package balance knows.
+func Policies() []string {
+	return []string{"consistent_hash", "leader", "least_request", "round_robin"}
 }
 
 // Session bounds what the proxy remembers for clients that name a session.

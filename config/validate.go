@@ -106,7 +106,7 @@ func (c *Proxy) Validate() error {
 	within(v, "produce.hold_timeout", c.Produce.HoldTimeout, 0, time.Hour)
 	within(v, "produce.max_held", c.Produce.MaxHeld, 1, 10_000_000)
 	within(v, "produce.max_held_bytes", c.Produce.MaxHeldBytes, 2*MiB, 64*GiB)
-	v.oneOf("consume.balance", c.Consume.Balance, "round_robin")
+	v.oneOf("consume.balance", c.Consume.Balance, Policies()...)
 	within(v, "consume.max_lag", c.Consume.MaxLag, 0, 2_000_000_000)
 	within(v, "session.max_sessions", c.Session.MaxSessions, 1, 10_000_000)
 	v.oneOf("get_servers", c.GetServers, "proxy", "cluster")

@@ -106,6 +106,7 @@ func TestValidateProxy(t *testing.T) {
 		}, "discovery.static.nodes"},
 		"serf with nodes": {func(c *config.Proxy) { c.Discovery = []config.Discovery{{Kind: "serf", Nodes: []string{"a:1"}}} }, "discovery.serf.nodes"},
 		"policy":          {func(c *config.Proxy) { c.Consume.Balance = "random" }, "consume.balance"},
+		"negative lag":    {func(c *config.Proxy) { c.Consume.MaxLag = -1 }, "consume.max_lag"},
 		"get_servers":     {func(c *config.Proxy) { c.GetServers = "me" }, "get_servers"},
 		"principal":       {func(c *config.Proxy) { c.Principal = "a\nb" }, "principal"},
 		"admin":           {func(c *config.Proxy) { c.Admin.Address = "8412" }, "admin.address"},
@@ -116,6 +117,19 @@ func TestValidateProxy(t *testing.T) {
 			tt.change(&c)
 			requireOneProblem(t, c.Validate(), tt.path)
 		})
+	}
+}
+
+func TestPoliciesThatAreKnown(t *testing.T) {
+	c := validProxy()
+	for _, name := range config.Policies() {
+		c.Consume.Balance = name
+		require.NoError(t, c.Validate())
+	}
+	for _, name := range []string{"", "random", "Leader", "round-robin"} {
+		c.Consume.Balance = name
+		requireOneProblem(t, c.Validate(), "consume.balance")
+		require.ErrorContains(t, c.Validate(), "must be consistent_hash or leader or least_request or round_robin")
 	}
 }
 

@@ -34,6 +34,8 @@ produce {
 }
 
 consume {
-  balance = "round_robin" # over the followers
-  max_lag = 100000        # records behind, and a follower is passed over; 0: never
+  # Which follower is read: "round_robin", "least_request" (the less busy of two),
+  # "consistent_hash" (the same for the same logd-routing-key), or "leader" (none).
+  balance = "round_robin"
+  max_lag = 100000 # records behind, and a follower is passed over; 0: never
 }

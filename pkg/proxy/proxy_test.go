@@ -22,6 +22,7 @@ import (
 
 	"github.com/logd-io/logd/config"
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/balance"
 	"github.com/logd-io/logd/pkg/internal/testutil"
 	"github.com/logd-io/logd/pkg/membership"
 	"github.com/logd-io/logd/pkg/proxy"
@@ -187,6 +188,24 @@ func TestReadyHealthAndStatus(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+// What a configuration may name is what there is.
+func TestEveryPolicyCanBeConfigured(t *testing.T) {
+	require.Equal(t, balance.Names(), config.Policies())
+	ca := tlstest.NewCA(t, cluster)
+	n := startNode(t, ca)
+	for _, name := range config.Policies() {
+		c := conf(t, ca, n)
+		c.Consume.Balance = name
+		p, err := proxy.Open(c, proxy.Deps{})
+		require.NoError(t, err)
+		require.NoError(t, p.Close())
+	}
+	c := conf(t, ca, n)
+	c.Consume.Balance = "random"
+	_, err := proxy.Open(c, proxy.Deps{})
+	require.ErrorContains(t, err, "consume.balance")
 }
 
 func TestReflection(t *testing.T) {
