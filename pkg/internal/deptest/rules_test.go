@@ -125,6 +125,10 @@ var testOnly = []string{
 var only = map[string]deptest.Only{
 	"testing": {Library: "testing/...", By: testOnly, Why: "test code stays out of binaries"},
 	"testify": {Library: "github.com/stretchr/testify/...", By: testOnly, Why: "test code stays out of binaries"},
+	"porcupine": {
+		Library: "github.com/anishathalye/porcupine/...", By: []string{"test/history/linear"},
+		Why: "it is a second opinion on histories, for tests only",
+	},
 	"raft": {
 		Library: "github.com/hashicorp/raft/...", By: []string{"pkg/replica/...", "pkg/raftstore/...", "pkg/autopilot", "test/crash"},
 		Why: "replica is the one door to consensus, and could be another library behind it",
