@@ -60,10 +60,11 @@ func (c *check) oneLength(state []known, session []int, events []int32) {
 		if n == nobody || !e.answersEnd() {
 			continue
 		}
-		switch s := &state[n]; {
-		case s.wrote < e.Start:
+		s := &state[n]
+		if s.wrote < e.Start {
 			c.broken(ReadYourWrites, []int{int(s.wroteBy), int(i)}, "it was told that the log ends at %d", e.Next)
-		case s.read < e.Start:
+		}
+		if s.read < e.Start {
 			c.broken(MonotonicReads, []int{int(s.readBy), int(i)}, "it was told that the log ends at %d", e.Next)
 		}
 	}
