@@ -5,8 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
-	"slices"
+	"net"
 	"sync"
+	"time"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
@@ -23,16 +24,18 @@ type appender struct {
 	principal string
 
 	mu       sync.Mutex
-	queue    opQueue  // guarded by mu
-	inflight []*batch // frozen, oldest first, at most window; guarded by mu
-	producer [16]byte // guarded by mu
-	epoch    uint32   // guarded by mu; moves only while inflight is empty
-	seq      uint64   // of the next batch in epoch; guarded by mu
-	running  bool     // run has been started and has not ended; guarded by mu
-	retired  bool     // no longer in the registry: nothing may be queued; guarded by mu
-	paused   bool     // no leader is known: nothing new is sent; guarded by mu
-	idle     bool     // the sender sleeps on work; guarded by mu
-	waiting  bool     // run sleeps on news without a stream; guarded by mu
+	queue    fairQueue            // guarded by mu
+	clients  map[net.Addr]*client // of unary produces, by connection; guarded by mu
+	sweepAt  int                  // so many clients, and the idle ones are forgotten; guarded by mu
+	inflight []*batch             // frozen, oldest first, at most window; guarded by mu
+	producer [16]byte             // guarded by mu
+	epoch    uint32               // guarded by mu; moves only while inflight is empty
+	seq      uint64               // of the next batch in epoch; guarded by mu
+	running  bool                 // run has been started and has not ended; guarded by mu
+	retired  bool                 // no longer in the registry: nothing may be queued; guarded by mu
+	paused   bool                 // no leader is known: nothing new is sent; guarded by mu
+	idle     bool                 // the sender sleeps on work; guarded by mu
+	waiting  bool                 // run sleeps on news without a stream; guarded by mu
 	// stalled is when the leader stopped making progress, 0 while it makes some.
 	// Until then nothing expires. Guarded by mu.
 	stalled    int64
@@ -49,6 +52,7 @@ type appender struct {
 func newAppender(f *Forwarder, principal string) *appender {
 	return &appender{
 		f: f, principal: principal, producer: newProducer(),
+		clients: make(map[net.Addr]*client), sweepAt: idleClients,
 		work: make(chan struct{}, 1), news: make(chan struct{}, 1),
 	}
 }
@@ -60,28 +64,41 @@ func newProducer() (id [16]byte) {
 
 var errRetired = errors.New("appender is retired")
 
-// enqueue takes o, for which the bounds have been acquired. After an error o is
-// still the caller's.
-func (a *appender) enqueue(o *op) error {
+// enqueue takes o, which came over the connection from, if there is room for it:
+// errFull and errShare mean that there is none. After an error o is still the caller's.
+func (a *appender) enqueue(o *op, from net.Addr) error {
 	o.queued = a.f.now()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	switch {
-	case a.retired:
+	if a.retired {
 		return errRetired
-	case o.lane != nil && o.lane.over:
+	}
+	var c *client
+	if o.lane != nil {
+		c = &o.lane.client
+	} else {
+		c = a.clientOf(from)
+	}
+	if c.over {
 		return apierr.NotSent{}
+	}
+	if err := a.f.limit.take(c.count, c.bytes, o.size); err != nil {
+		return err
 	}
 	if !a.running {
 		if !a.f.spawn(a.run) {
+			a.f.limit.release(1, int64(o.size))
 			return apierr.Draining{}
 		}
 		a.running = true
 	}
+	c.count++
+	c.bytes += int64(o.size)
+	o.client = c
 	a.queue.pushBack(o)
 	if a.stalled != 0 {
 		a.f.metrics.held.Inc()
-		if o.due != 0 && o.due < a.nextDue {
+		if o.due != 0 && o.due < a.nextDue-int64(expireStep) {
 			signal(a.news)
 		}
 	}
@@ -116,6 +133,8 @@ func (a *appender) abandon(o *op) (finished bool, err error) {
 		return false, apierr.OutcomeUnknown{}
 	}
 	a.queue.remove(o)
+	o.client.count--
+	o.client.bytes -= int64(o.size)
 	a.mu.Unlock()
 	a.f.metrics.dropped.Inc()
 	a.f.limit.release(1, int64(o.size))
@@ -128,43 +147,45 @@ func (a *appender) abandon(o *op) (finished bool, err error) {
 func (a *appender) leave(l *lane) (inFlight bool) {
 	var fin finished
 	a.mu.Lock()
-	l.over = true
-	for o := a.queue.head; o != nil; {
-		next := o.next
-		if o.lane == l {
-			a.queue.remove(o)
-			fin.add(o, 0, false, apierr.NotSent{})
-			a.f.metrics.dropped.Inc()
-		}
-		o = next
-	}
-	for _, b := range a.inflight {
-		inFlight = inFlight || slices.ContainsFunc(b.ops, func(o *op) bool { return o != nil && o.lane == l })
-	}
+	l.client.over = true
+	a.drop(&l.client, &fin)
+	inFlight = l.client.count > 0
 	a.mu.Unlock()
 	fin.tell(a.f)
 	return inFlight
+}
+
+// drop ends what waits of a client that is over. mu is held.
+func (a *appender) drop(c *client, fin *finished) {
+	for o := c.waiting.head; o != nil; o = c.waiting.head {
+		a.queue.remove(o)
+		fin.add(o, 0, false, apierr.NotSent{})
+		a.f.metrics.dropped.Inc()
+	}
 }
 
 // take makes the next batch of what is waiting, or nil when nothing is. mu is
 // held; the caller has checked the window.
 func (a *appender) take(fin *finished) *batch {
 	var b *batch
-	for o := a.queue.head; o != nil; o = a.queue.head {
-		if o.lane != nil && o.lane.over {
-			a.queue.remove(o)
-			fin.add(o, 0, false, apierr.NotSent{})
+	for c := a.queue.first(); c != nil; c = a.queue.first() {
+		if c.over {
+			a.drop(c, fin)
 			continue
 		}
+		o := c.waiting.head
 		n := framedLen(len(o.rec))
-		solo := o.keyed || o.alone
+		cost, solo := n, o.keyed || o.alone
+		if solo {
+			cost = max(n, a.f.cfg.BatchBytes) // what there are few of is batches
+		}
 		if b != nil && (solo || b.bytes+n > a.f.cfg.BatchBytes || len(b.ops) == maxBatchRecords) {
 			break
 		}
 		if b == nil {
 			b = &batch{first: a.seq, ops: make([]*op, 0, min(a.queue.n, 1024))}
 		}
-		a.queue.remove(o)
+		a.queue.serve(cost)
 		o.state = opInFlight
 		b.ops = append(b.ops, o)
 		b.bytes += n
@@ -306,7 +327,7 @@ func (a *appender) fail(fin *finished, n int, err error) {
 }
 
 // recall puts what is in flight, and was certainly not appended, back at the head
-// of the queue in its order. mu is held.
+// of its clients' queues in its order. mu is held.
 func (a *appender) recall(fin *finished) {
 	for i := len(a.inflight) - 1; i >= 0; i-- {
 		b := a.inflight[i]
@@ -316,7 +337,7 @@ func (a *appender) recall(fin *finished) {
 		for j := len(b.ops) - 1; j >= 0; j-- {
 			switch o := b.ops[j]; {
 			case o == nil:
-			case o.gone || o.lane != nil && o.lane.over:
+			case o.gone || o.client.over:
 				fin.add(o, 0, false, apierr.NotSent{})
 				a.f.metrics.dropped.Inc()
 			default:
@@ -330,6 +351,10 @@ func (a *appender) recall(fin *finished) {
 	a.inflight = a.inflight[:0]
 	a.renumber()
 }
+
+// expireStep is how long at least passes between two looks at what has expired: each
+// goes through all that waits, and every client may have a deadline of its own.
+const expireStep = 5 * time.Millisecond
 
 // expire ends what has waited too long for a leader, and answers when to look
 // again; 0 means that nothing can expire as things are.
@@ -368,18 +393,25 @@ func (a *appender) expire(now int64) (next int64) {
 			}
 		}
 	}
-	for o := a.queue.head; o != nil; {
-		after := o.next
-		if o.lane != nil && o.lane.over || over(o) {
-			a.queue.remove(o)
-			var err error = apierr.NotSent{}
-			if a.overloaded {
-				err = apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
+	var late []*op
+	for _, c := range a.queue.line {
+		for o := c.waiting.head; o != nil; o = o.next {
+			if c.over || over(o) {
+				late = append(late, o)
 			}
-			fin.add(o, 0, false, err)
-			a.f.metrics.expired.Inc()
 		}
-		o = after
+	}
+	for _, o := range late {
+		a.queue.remove(o)
+		var err error = apierr.NotSent{}
+		if a.overloaded {
+			err = apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
+		}
+		fin.add(o, 0, false, err)
+		a.f.metrics.expired.Inc()
+	}
+	if next != 0 {
+		next = max(next, now+int64(expireStep))
 	}
 	return next
 }
@@ -389,7 +421,8 @@ func (a *appender) expire(now int64) (next int64) {
 func (a *appender) close() {
 	var fin finished
 	a.mu.Lock()
-	for o := a.queue.head; o != nil; o = a.queue.head {
+	for c := a.queue.first(); c != nil; c = a.queue.first() {
+		o := c.waiting.head
 		a.queue.remove(o)
 		fin.add(o, 0, false, apierr.Draining{})
 	}
@@ -416,10 +449,12 @@ func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
 	o.state, o.offset, o.duplicate, o.err = opDone, offset, duplicate, err
 	fin.count++
 	fin.bytes += int64(o.size)
+	o.client.count--
+	o.client.bytes -= int64(o.size)
 	switch {
 	case o.lane != nil:
 		if err != nil {
-			o.lane.over = true
+			o.client.over = true
 		}
 		o.lane.finish(outcome{offset, o.size}, err)
 		fin.spent = append(fin.spent, o)

@@ -250,6 +250,8 @@ func (a *appender) awaitWork(timer *time.Timer) bool {
 		}
 		if idle {
 			a.running, a.waiting = false, false
+			clear(a.clients) // nothing is under way
+			a.sweepAt = idleClients
 			a.mu.Unlock()
 			return false
 		}

@@ -100,6 +100,8 @@ func TestHoldEnds(t *testing.T) {
 	})
 }
 
+// What all clients together hold is bounded, and what there is no room for is told
+// when to come again. A client that leaves frees its place at once. (DESIGN.md F9, F11)
 func TestHoldIsBounded(t *testing.T) {
 	for name, tc := range map[string]struct {
 		edit func(*forward.Config)
@@ -117,7 +119,8 @@ func TestHoldIsBounded(t *testing.T) {
 			defer cancel()
 			errs := make(chan error, tc.fit)
 			for range tc.fit {
-				go func() { _, err := p.Produce(ctx, rec(v)); errs <- err }()
+				client := p.another()
+				go func() { _, err := client.Produce(ctx, rec(v)); errs <- err }()
 			}
 			held := func(n int) {
 				require.Eventually(t, func() bool { return p.metric("produce_records_held") == float64(n) }, 10*time.Second, time.Millisecond)
@@ -127,6 +130,7 @@ func TestHoldIsBounded(t *testing.T) {
 			_, err := p.Produce(ctxFor(t, 10*time.Second), rec(v), grpc.Trailer(&trailer))
 			requireReason(t, apierr.ReasonOverloaded, err)
 			require.Equal(t, codes.ResourceExhausted, status.Code(err))
+			require.ErrorContains(t, err, "the proxy holds as much as it may")
 			require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
 			// Cancellation releases the bounds, with no leader to help.
 			cancel()
@@ -180,7 +184,7 @@ func TestReadersDoNotHoldUpProduces(t *testing.T) {
 func TestBatchOfVeryManyRecords(t *testing.T) {
 	const n = 40_000
 	c := newCluster(t, "a")
-	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords, cfg.StreamRecords, cfg.StreamBytes = n, n, 64<<20 })
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords, cfg.StreamRecords, cfg.StreamBytes = 2*n, n, 64<<20 })
 	s, err := p.ProduceStream(ctxFor(t, 30*time.Second))
 	require.NoError(t, err)
 	for range n {

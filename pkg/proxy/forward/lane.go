@@ -8,7 +8,7 @@ import (
 // lane is one client's ProduceStream: its ops finish in the order they were
 // queued, and after the first that fails none is sent.
 type lane struct {
-	over bool // failed or left: nothing of it is sent; guarded by the appender's mu; never false again
+	client client // guarded by the appender's mu
 
 	mu          sync.Mutex
 	outcomes    []outcome // finished, not yet taken by the answerer; guarded by mu

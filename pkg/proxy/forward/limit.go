@@ -1,12 +1,22 @@
 package forward
 
 import (
-	"context"
+	"errors"
 	"sync"
+)
+
+// Why a record is not let in.
+var (
+	errFull  = errors.New("the proxy holds as much as it may")
+	errShare = errors.New("this client holds as much as is left for all the others")
 )
 
 // limiter bounds what the proxy holds for its producing clients: records without
 // an outcome, and their bytes.
+//
+// One client may hold as much as is still free, and no more: alone half of the
+// bounds, two that flood it a third each, and there is always room for one more.
+// (Dynamic thresholds: Choudhury and Hahne, IEEE/ACM ToN 1998, with factor 1.)
 type limiter struct {
 	maxCount int
 	maxBytes int64
@@ -21,44 +31,23 @@ func newLimiter(count int, bytes int64) *limiter {
 	return &limiter{maxCount: count, maxBytes: bytes}
 }
 
-// tryAcquire takes a place for one record of n bytes, or says that there is none.
-func (l *limiter) tryAcquire(n int) bool {
+// take finds a place for one record of n bytes of a client that holds count and
+// bytes already, or says errFull or errShare. One record always fits into an empty
+// limiter.
+func (l *limiter) take(count int, bytes int64, n int) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.take(n)
-}
-
-// take is tryAcquire with mu held. One record always fits into an empty limiter.
-func (l *limiter) take(n int) bool {
-	if l.count > 0 && (l.count >= l.maxCount || l.bytes+int64(n) > l.maxBytes) {
-		return false
+	if l.count > 0 {
+		switch room, free := l.maxCount-l.count, l.maxBytes-l.bytes-int64(n); {
+		case room <= 0 || free < 0:
+			return errFull
+		case count >= room || bytes > free:
+			return errShare
+		}
 	}
 	l.count++
 	l.bytes += int64(n)
-	return true
-}
-
-// acquire waits for a place until ctx ends or stop is closed.
-func (l *limiter) acquire(ctx context.Context, stop <-chan struct{}, n int) bool {
-	for {
-		l.mu.Lock()
-		if l.take(n) {
-			l.mu.Unlock()
-			return true
-		}
-		if l.opened == nil {
-			l.opened = make(chan struct{})
-		}
-		opened := l.opened
-		l.mu.Unlock()
-		select {
-		case <-opened:
-		case <-ctx.Done():
-			return false
-		case <-stop:
-			return false
-		}
-	}
+	return nil
 }
 
 func (l *limiter) release(count int, bytes int64) {
@@ -74,6 +63,16 @@ func (l *limiter) release(count int, bytes int64) {
 	if opened != nil {
 		close(opened)
 	}
+}
+
+// released is closed when something is released from now on.
+func (l *limiter) released() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.opened == nil {
+		l.opened = make(chan struct{})
+	}
+	return l.opened
 }
 
 func (l *limiter) held() (count int, bytes int64) {

@@ -17,19 +17,20 @@ const (
 // op is one record on its way. Everything but msg is guarded by its appender's mu
 // until state is opDone; from then on it is its waiter's.
 type op struct {
-	next, prev *op // in the appender's queue while opWaiting
+	next, prev *op // in client's queue while opWaiting
 
 	msg message // what the client sent; used by the handler before the op is queued
 
-	state opState
-	gone  bool       // nobody waits any more; whoever finishes it recycles it
-	keyed bool       // travels alone, with key
-	alone bool       // travels alone, since a batch with it was refused as invalid
-	buf   mem.Buffer // holds rec; nil once rec was copied into a batch
-	rec   []byte     // the encoded Record; nil with buf
-	key   [16]byte
-	lane  *lane // nil for a unary produce
-	size  int   // what it counts in the bounds
+	state  opState
+	gone   bool       // nobody waits any more; whoever finishes it recycles it
+	keyed  bool       // travels alone, with key
+	alone  bool       // travels alone, since a batch with it was refused as invalid
+	buf    mem.Buffer // holds rec; nil once rec was copied into a batch
+	rec    []byte     // the encoded Record; nil with buf
+	key    [16]byte
+	client *client // set from the time it is queued
+	lane   *lane   // nil for a unary produce
+	size   int     // what it counts in the bounds
 	// Times are nanoseconds since the forwarder was made. due is 0 without a
 	// deadline of the client's.
 	queued, due int64
@@ -66,48 +67,4 @@ func (o *op) release() {
 		o.buf.Free()
 	}
 	o.buf, o.rec = nil, nil
-}
-
-// opQueue is the list of waiting ops, oldest first, so that one in the middle can
-// leave at once.
-type opQueue struct {
-	head, tail *op
-	n          int
-}
-
-func (q *opQueue) pushBack(o *op) {
-	o.prev, o.next = q.tail, nil
-	if q.tail != nil {
-		q.tail.next = o
-	} else {
-		q.head = o
-	}
-	q.tail = o
-	q.n++
-}
-
-func (q *opQueue) pushFront(o *op) {
-	o.prev, o.next = nil, q.head
-	if q.head != nil {
-		q.head.prev = o
-	} else {
-		q.tail = o
-	}
-	q.head = o
-	q.n++
-}
-
-func (q *opQueue) remove(o *op) {
-	if o.prev != nil {
-		o.prev.next = o.next
-	} else {
-		q.head = o.next
-	}
-	if o.next != nil {
-		o.next.prev = o.prev
-	} else {
-		q.tail = o.prev
-	}
-	o.prev, o.next = nil, nil
-	q.n--
 }

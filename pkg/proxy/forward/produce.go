@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -67,17 +68,10 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 		return nil, err
 	}
 	o.due = f.dueOf(ctx)
-	if !f.limit.tryAcquire(o.size) {
-		f.ops.put(o)
-		f.metrics.refused.Inc()
-		_ = grpc.SetTrailer(ctx, pushbackMD())
-		return nil, apierr.Overloaded{RetryAfter: pushback}
-	}
-	a, err := f.queue(principal, o, nil)
+	a, err := f.queue(principal, o, connectionOf(ctx))
 	if err != nil {
-		f.limit.release(1, int64(o.size))
 		f.ops.put(o)
-		return nil, f.withPushback(ctx, err)
+		return nil, f.withPushback(ctx, f.refused(err))
 	}
 	if !f.await(ctx, o) {
 		finished, err := a.abandon(o)
@@ -121,24 +115,68 @@ func (f *Forwarder) await(ctx context.Context, o *op) bool {
 	return false
 }
 
-// queue hands o to the principal's appender. Of an op in a lane, at says which one
-// before o is in it: either the handler that leaves finds it there, or the lane's
-// end is seen here.
-func (f *Forwarder) queue(principal string, o *op, at *atomic.Pointer[appender]) (*appender, error) {
+// queue hands o, which came over the connection from, to the principal's appender.
+func (f *Forwarder) queue(principal string, o *op, from net.Addr) (*appender, error) {
 	for {
 		a, err := f.appenderOf(principal)
 		if err != nil {
 			return nil, err
 		}
-		if at != nil {
-			if at.Store(a); o.lane.hasEnded() {
-				return nil, apierr.NotSent{}
-			}
-		}
-		if err = a.enqueue(o); !errors.Is(err, errRetired) {
+		if err = a.enqueue(o, from); !errors.Is(err, errRetired) {
 			return a, err
 		}
 	}
+}
+
+// queueInLane is queue for an op in a lane: when there is no room it waits for some,
+// as long as a produce is held. at says which appender it is before o is there: either
+// the handler that leaves finds it there, or the lane's end is seen here.
+func (f *Forwarder) queueInLane(ctx context.Context, principal string, o *op, at *atomic.Pointer[appender]) error {
+	var released <-chan struct{} // since before the last try
+	var timeout <-chan time.Time
+	for {
+		a, err := f.appenderOf(principal)
+		if err != nil {
+			return err
+		}
+		if at.Store(a); o.lane.hasEnded() {
+			return apierr.NotSent{}
+		}
+		err = a.enqueue(o, nil)
+		switch {
+		case errors.Is(err, errRetired):
+			continue
+		case !errors.Is(err, errFull) && !errors.Is(err, errShare):
+			return err
+		case released == nil:
+			released = f.limit.released()
+			continue
+		case timeout == nil:
+			timer := time.NewTimer(f.cfg.HoldTimeout)
+			defer timer.Stop()
+			timeout = timer.C
+		}
+		select {
+		case <-released:
+			released = f.limit.released()
+		case <-timeout:
+			return f.refused(err)
+		case <-ctx.Done():
+			return apierr.NotSent{}
+		case <-f.closed:
+			return apierr.Draining{}
+		}
+	}
+}
+
+// refused is what the client is told whose record there was no room for; other
+// errors stay as they are.
+func (f *Forwarder) refused(err error) error {
+	if errors.Is(err, errFull) || errors.Is(err, errShare) {
+		f.metrics.refused.Inc()
+		return apierr.Overloaded{RetryAfter: pushback, Why: err.Error()}
+	}
+	return err
 }
 
 // prepare finds and checks the record in o.msg, whose buffer becomes o's.
@@ -259,20 +297,8 @@ func (f *Forwarder) receive(ss grpc.ServerStream, principal string, l *lane, at 
 			f.ops.put(o)
 			return apierr.NotSent{}
 		}
-		if !f.limit.tryAcquire(o.size) {
-			wait, cancel := context.WithTimeout(ctx, f.cfg.HoldTimeout)
-			ok := f.limit.acquire(wait, f.closed, o.size)
-			cancel()
-			if !ok {
-				l.refuse(o.size)
-				f.ops.put(o)
-				f.metrics.refused.Inc()
-				return apierr.Overloaded{RetryAfter: pushback}
-			}
-		}
 		size := o.size // o is not ours once it is queued
-		if _, err := f.queue(principal, o, at); err != nil {
-			f.limit.release(1, int64(size))
+		if err := f.queueInLane(ctx, principal, o, at); err != nil {
 			l.refuse(size)
 			f.ops.put(o)
 			return err

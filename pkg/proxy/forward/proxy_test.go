@@ -69,7 +69,7 @@ func newProxy(t testing.TB, c *fakeCluster, edit func(*forward.Config)) *proxy {
 	lis := bufconn.Listen(1 << 20)
 	s := grpc.NewServer(forward.ServerCodec(), grpc.MaxConcurrentStreams(1<<20))
 	fwd.Register(s)
-	go func() { _ = s.Serve(lis) }()
+	go func() { _ = s.Serve(&addressed{Listener: lis}) }()
 	var conns []*grpc.ClientConn
 	p.dial = func() *grpc.ClientConn {
 		conn, err := grpc.NewClient("passthrough:///proxy", grpc.WithTransportCredentials(insecure.NewCredentials()),
@@ -90,6 +90,31 @@ func newProxy(t testing.TB, c *fakeCluster, edit func(*forward.Config)) *proxy {
 	t.Cleanup(p.stop)
 	return p
 }
+
+// addressed gives each connection an address of its own, which bufconn does not.
+type addressed struct {
+	net.Listener
+	n int
+}
+
+func (l *addressed) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	l.n++
+	return addressedConn{conn, &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: l.n}}, nil
+}
+
+type addressedConn struct {
+	net.Conn
+	addr *net.TCPAddr
+}
+
+func (c addressedConn) RemoteAddr() net.Addr { return c.addr }
+
+// another is a client of p with a connection of its own.
+func (p *proxy) another() logv1.LogClient { return logv1.NewLogClient(p.dial()) }
 
 // metric is the value of a counter or gauge of forward's.
 func (p *proxy) metric(name string) float64 {

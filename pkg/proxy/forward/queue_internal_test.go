@@ -1,0 +1,130 @@
+package forward
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// check requires that the line is a heap of exactly the clients with something
+// waiting.
+func (q *fairQueue) check(t *testing.T, clients []*client) {
+	t.Helper()
+	n := 0
+	for i, c := range q.line {
+		require.Equal(t, i, c.slot)
+		require.Positive(t, c.waiting.n)
+		require.GreaterOrEqual(t, c.start, q.line[max(0, i-1)/2].start)
+		require.LessOrEqual(t, c.start, q.latest+uint64(maxOpBytes))
+		n += c.waiting.n
+	}
+	require.Equal(t, n, q.n)
+	for _, c := range clients {
+		require.Equal(t, c.waiting.n > 0, slices.Contains(q.line, c))
+	}
+}
+
+const maxOpBytes = 3000
+
+// Whatever comes, goes and is put back, a client's ops leave in their order, and of
+// two clients that have something waiting all the time none is served more than the
+// other by a record and a step.
+func TestFairQueue(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	for range 200 {
+		var q fairQueue
+		clients := make([]*client, 1+rng.IntN(20))
+		model := map[*client][]*op{}
+		served := map[*client]int{} // since the two were last idle
+		var a, b *client            // never without something waiting
+		for i := range clients {
+			clients[i] = &client{}
+		}
+		if len(clients) > 2 {
+			a, b = clients[0], clients[1]
+		}
+		push := func(c *client) {
+			o := &op{client: c, size: 1 + rng.IntN(maxOpBytes)}
+			q.pushBack(o)
+			model[c] = append(model[c], o)
+		}
+		pop := func() *op {
+			c := q.first()
+			o := q.serve(c.waiting.head.size)
+			require.Same(t, model[c][0], o)
+			model[c] = model[c][1:]
+			served[c] += o.size
+			return o
+		}
+		for range 500 {
+			for _, c := range []*client{a, b} {
+				for c != nil && c.waiting.n < 20 {
+					push(c)
+				}
+			}
+			switch c := clients[rng.IntN(len(clients))]; rng.IntN(5) {
+			case 0, 1:
+				for range rng.IntN(5) {
+					push(c)
+				}
+			case 2:
+				for range rng.IntN(15) {
+					if q.first() == nil {
+						break
+					}
+					pop()
+				}
+			case 3: // its caller has left
+				if n := c.waiting.n; n > 1 {
+					i := rng.IntN(n)
+					q.remove(model[c][i])
+					model[c] = slices.Delete(slices.Clone(model[c]), i, i+1)
+				}
+			case 4: // a batch that comes back
+				var batch []*op
+				for range rng.IntN(10) {
+					if q.first() == nil {
+						break
+					}
+					batch = append(batch, pop())
+				}
+				for _, o := range slices.Backward(batch) {
+					q.pushFront(o)
+					model[o.client] = append([]*op{o}, model[o.client]...)
+				}
+			}
+			q.check(t, clients)
+			if a != nil {
+				require.InDelta(t, served[a], served[b], 2*(maxOpBytes+chargeStep))
+			}
+		}
+	}
+}
+
+// A client that has been away is served before one that has been served meanwhile,
+// and no better than others for having been away longer.
+func TestFairQueueDoesNotSaveUp(t *testing.T) {
+	var q fairQueue
+	flooder, light := &client{}, &client{}
+	push := func(c *client, n int) {
+		for range n {
+			q.pushBack(&op{client: c})
+		}
+	}
+	push(flooder, 1000)
+	for range 500 {
+		q.serve(chargeStep)
+	}
+	push(light, 100)
+	require.Same(t, light, q.first())
+	got := map[*client]int{}
+	for range 100 {
+		got[q.serve(chargeStep).client]++
+	}
+	require.InDelta(t, 50, got[light], 1)
+}
