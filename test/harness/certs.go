@@ -44,6 +44,7 @@ func (c *Cluster) createCert(role tlsconf.Role, name, host string) (tlsconf.File
 		CAFile:    c.certFile("ca.pem"),
 		CAKeyFile: c.certFile("ca-key.pem"),
 		Identity:  tlsconf.Identity{Cluster: clusterName, Role: role, Name: name},
+		DNS:       []string{name}, // for what knows servers by host names only
 		IPs:       []net.IP{net.ParseIP(host)},
 		CertFile:  f.Cert,
 		KeyFile:   f.Key,

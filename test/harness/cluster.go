@@ -102,7 +102,9 @@ func New(opt Options) (*Cluster, error) {
 	return c, nil
 }
 
-func (c *Cluster) host(i int) string {
+// Host is the address of host i. Nodes count from 1, proxies from 101; what lies
+// above 200 is for others that take part.
+func (c *Cluster) Host(i int) string {
 	if c.opt.Hosts != nil {
 		return c.opt.Hosts.Address(i)
 	}
@@ -113,7 +115,7 @@ func (c *Cluster) host(i int) string {
 // bootstrap_expect: 0 for a node that joins a cluster that exists.
 func (c *Cluster) AddNode(expect int) (*Node, error) {
 	i := len(c.Nodes) + 1
-	name, host := fmt.Sprintf("node%d", i), c.host(i)
+	name, host := fmt.Sprintf("node%d", i), c.Host(i)
 	n := &Node{
 		Name:    name,
 		RPC:     net.JoinHostPort(host, fmt.Sprint(rpcPort)),
@@ -168,14 +170,14 @@ func (c *Cluster) process(i int, name string, argv ...string) (*Process, error) 
 }
 
 func (c *Cluster) gossip(i int) string {
-	return net.JoinHostPort(c.host(i), fmt.Sprint(gossipPort))
+	return net.JoinHostPort(c.Host(i), fmt.Sprint(gossipPort))
 }
 
 // AddProxy makes one more proxy, without starting it. extra is appended to its
 // configuration.
 func (c *Cluster) AddProxy(extra string) (*Proxy, error) {
 	i := len(c.Proxy) + 1
-	name, host := fmt.Sprintf("proxy%d", i), c.host(100+i)
+	name, host := fmt.Sprintf("proxy%d", i), c.Host(100+i)
 	p := &Proxy{
 		Name:   name,
 		Addr:   c.listener(name, host),

@@ -136,6 +136,11 @@ func (p *Process) PID() int {
 	return p.cmd.Process.Pid
 }
 
+// Memory is what the process has resident, in bytes.
+func (p *Process) Memory() (int64, error) {
+	return residentMemory(p.PID())
+}
+
 // PeakMemory is the most memory the process has had resident, in bytes.
 func (p *Process) PeakMemory() (int64, error) {
 	return peakMemory(p.PID())
@@ -143,8 +148,11 @@ func (p *Process) PeakMemory() (int64, error) {
 
 // CPU is the user and system time the running process has used.
 func (p *Process) CPU() (time.Duration, error) {
-	return cpuTime(p.PID())
+	return CPU(p.PID())
 }
+
+// CPU is the user and system time that any process has used.
+func CPU(pid int) (time.Duration, error) { return cpuTime(pid) }
 
 // Tail is the end of the process's output, at most n lines.
 func (p *Process) Tail(n int) string {

@@ -14,6 +14,10 @@ func cpuTime(int) (time.Duration, error) {
 	return 0, errors.New("the CPU time of a process is read on Linux only")
 }
 
+func residentMemory(int) (int64, error) {
+	return 0, errors.New("resident memory is only known on Linux")
+}
+
 func peakMemory(int) (int64, error) {
 	return 0, errors.New("resident memory is only known on Linux")
 }
