@@ -31,7 +31,7 @@ CRASH_FLAGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo test test-system sim crash fuzz bench bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo test test-system sim crash fuzz bench bench-proxy bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -76,6 +76,10 @@ fuzz: ## run every fuzz target for FUZZTIME
 
 bench: build ## measure a cluster of real processes, with a line a GOAL (BENCH_FLAGS)
 	$(GO) run -buildvcs=false ./test/bench -bin $(BIN) $(BENCH_FLAGS)
+
+bench-proxy: build ## measure logproxy beside nginx, haproxy and no proxy (BENCH_FLAGS="-time 1s -rounds 3 -only unary")
+	-@test/benchproxy/peers.sh $(BIN)/peers
+	$(GO) run -buildvcs=false ./test/benchproxy -bin $(BIN) -peers $(BIN)/peers $(BENCH_FLAGS)
 
 bench-log: build ## measure the local log beside its peers, and a node's storage (BENCH_FLAGS of the first)
 	cd test/benchlog && GOWORK=off $(GO) run -buildvcs=false . $(BENCH_FLAGS)
