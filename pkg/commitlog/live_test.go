@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -108,6 +109,8 @@ func TestRepairBesideEverything(t *testing.T) {
 		default:
 		}
 	}
+	// On a busy machine all is damaged before the first of it is found.
+	require.Eventually(t, func() bool { return repaired.Load() > 20 || len(fail) > 0 }, time.Minute, time.Millisecond)
 	done.Store(true)
 	o.OnDamage(commitlog.Damage{}) // wakes who waits for some
 	wg.Wait()
@@ -119,7 +122,6 @@ func TestRepairBesideEverything(t *testing.T) {
 	}
 	require.Empty(t, l.Damage())
 	t.Logf("%d entries repaired", repaired.Load())
-	require.Greater(t, repaired.Load(), uint64(20))
 	all.is(t, l, mem, "in the end")
 }
 
