@@ -20,20 +20,30 @@ var batchPool = sync.Pool{New: func() any { return new([]batch) }}
 // What comes from the disk is verified against its frame's checksum. Read
 // never waits for a writer, and may be called by any number of readers.
 func (l *Log) Read(off uint64, maxBytes int) ([]RecordBatch, error) {
+	return l.ReadInto(off, maxBytes, heap)
+}
+
+func heap(n int) []byte { return make([]byte, n) }
+
+// ReadInto is Read into memory of the caller's. room is asked for n bytes, whatever
+// is in them, each time something comes from the disk: once as a rule, and never for
+// what the tail cache has. The batches' records lie in it, or in memory that nobody
+// changes; what room gave may be used again when they are not needed any more.
+func (l *Log) ReadInto(off uint64, maxBytes int, room func(n int) []byte) ([]RecordBatch, error) {
 	if err := l.check(); err != nil {
 		return nil, err
 	}
-	room := batchPool.Get().(*[]batch)
+	found := batchPool.Get().(*[]batch)
 	defer func() {
-		*room = (*room)[:0]
-		batchPool.Put(room)
+		*found = (*found)[:0]
+		batchPool.Put(found)
 	}()
 	maxBytes = min(maxBytes, maxReadBytes)
 	for {
 		l.mu.RLock()
 		shape := l.shape
 		l.mu.RUnlock()
-		out, err := l.read(off, maxBytes, room)
+		out, err := l.read(off, maxBytes, found, room)
 		if err == nil {
 			return out, nil
 		}
@@ -48,9 +58,9 @@ func (l *Log) Read(off uint64, maxBytes int) ([]RecordBatch, error) {
 	}
 }
 
-func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, error) {
-	found, err := l.lookup(off, maxBytes, (*room)[:0])
-	*room = found
+func (l *Log) read(off uint64, maxBytes int, list *[]batch, room func(int) []byte) ([]RecordBatch, error) {
+	found, err := l.lookup(off, maxBytes, (*list)[:0])
+	*list = found
 	if err != nil {
 		return nil, err
 	}
@@ -94,7 +104,7 @@ func (l *Log) read(off uint64, maxBytes int, room *[]batch) ([]RecordBatch, erro
 	l.mu.RUnlock()
 	defer s.handle.drop()
 	l.metrics.misses.Inc()
-	return l.readFrames(s, found, out)
+	return l.readFrames(s, found, out, room)
 }
 
 // lookup appends to dst the batches of the index from the one that contains
@@ -151,7 +161,7 @@ func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
 
 // readFrames reads what the batches lead to in s with one pread, more only
 // when the first frame is longer than its batches told.
-func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]RecordBatch, error) {
+func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch, room func(int) []byte) ([]RecordBatch, error) {
 	begin := point{found[0].Index, found[0].place}
 	last := &found[len(found)-1]
 	limit := s.frameEnd()
@@ -159,11 +169,15 @@ func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]Record
 	if begin.place < segmentHeaderBytes || end < begin.place+frameHeaderBytes {
 		end = begin.place
 	}
-	buf := make([]byte, end-begin.place)
-	// Where the file is too short, zeros stand, and do not verify.
-	if err := readFull(s.handle.file, buf, begin.place); err != nil && len(buf) > 0 && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, err)
+	var buf []byte
+	if end > begin.place {
+		buf = room(int(end - begin.place))
 	}
+	n, err := s.handle.file.ReadAt(buf, begin.place)
+	if n < len(buf) && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read %s at %d: %w", s.path, begin.place, shortRead(n, len(buf), err))
+	}
+	clear(buf[n:]) // where the file is too short, zeros stand, and do not verify
 	h, ok := decodeHeader(buf, s.id, begin.place)
 	if !ok || h.index != begin.index {
 		// The index is wrong, or the frame damaged: the segment decides.
@@ -174,7 +188,7 @@ func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch) ([]Record
 		return l.cutAll(out, found, e)
 	}
 	if n := h.bytes(); n > int64(len(buf)) {
-		whole := make([]byte, n)
+		whole := room(int(n))
 		if err := readFull(s.handle.file, whole[copy(whole, buf):], begin.place+int64(len(buf))); errors.Is(err, io.EOF) {
 			return nil, s.corrupt(begin, "the file is too short")
 		} else if err != nil {

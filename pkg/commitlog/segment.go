@@ -237,10 +237,15 @@ func (s *segment) frameEnd() int64 {
 // readFull reads len(b) bytes or fails.
 func readFull(f vfs.File, b []byte, off int64) error {
 	if n, err := f.ReadAt(b, off); n < len(b) {
-		if err == nil {
-			err = fmt.Errorf("short read: %d of %d bytes", n, len(b))
-		}
-		return err
+		return shortRead(n, len(b), err)
 	}
 	return nil
+}
+
+// shortRead is the error of a read of n bytes where want were asked for.
+func shortRead(n, want int, err error) error {
+	if err == nil {
+		err = fmt.Errorf("short read: %d of %d bytes", n, want)
+	}
+	return err
 }

@@ -13,8 +13,12 @@ import (
 type frame struct {
 	// in is a received message; it belongs to the receiver.
 	in []byte
-	// out is a message to send, in pieces that nobody changes any more.
+	// out is a message to send, in pieces that nobody changes any more, unless they
+	// lie in room.
 	out [][]byte
+	// room, which may be nil, is where pieces of out lie. It is gRPC's from the
+	// sending on, which is done once, and free for the next read when all is written.
+	room mem.Buffer
 }
 
 // decode is the frame as a message.
@@ -35,9 +39,12 @@ func (codec) Name() string { return "proto" }
 func (codec) Marshal(v any) (mem.BufferSlice, error) {
 	switch m := v.(type) {
 	case *frame:
-		s := make(mem.BufferSlice, len(m.out))
+		s := make(mem.BufferSlice, len(m.out), len(m.out)+1)
 		for i, piece := range m.out {
 			s[i] = mem.SliceBuffer(piece)
+		}
+		if m.room != nil {
+			s = append(s, m.room) // empty, and last: freed when all before it is written
 		}
 		return s, nil
 	case proto.Message:

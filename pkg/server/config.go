@@ -70,8 +70,9 @@ type Log interface {
 	Lowest() uint64
 	// Wait blocks until off is readable.
 	Wait(ctx context.Context, off uint64) error
-	// Read gives whole batches, the first of which holds off.
-	Read(off uint64, maxBytes int) ([]commitlog.RecordBatch, error)
+	// ReadInto gives whole batches, the first of which holds off. What it reads from
+	// the disk lies in memory that room gives.
+	ReadInto(off uint64, maxBytes int, room func(n int) []byte) ([]commitlog.RecordBatch, error)
 	OffsetAt(unixNano int64) uint64
 }
 

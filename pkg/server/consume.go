@@ -33,7 +33,9 @@ func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
 	if err := s.readable(ctx, off, defaultWait, false, req.GetLinearizable()); err != nil {
 		return nil, err
 	}
-	batches, err := s.read(off, 1)
+	var r room
+	defer r.free() // the response is a copy
+	batches, err := s.read(off, 1, &r)
 	if err != nil {
 		return nil, err
 	}
@@ -63,21 +65,33 @@ func (s *Server) consumeStream(stream grpc.ServerStream) error {
 			return err
 		}
 		for {
-			if err := s.log.Wait(ctx, off); err != nil {
-				return err
-			}
-			batches, err := s.read(off, consumeBytes)
+			err := s.log.Wait(ctx, off)
 			if err != nil {
 				return err
 			}
-			for _, b := range batches {
-				if err := sendRecords(ctx, snd, b); err != nil {
-					return err
-				}
-				off = b.next()
+			if off, err = s.sendFrom(ctx, snd, off); err != nil {
+				return err
 			}
 		}
 	})
+}
+
+// sendFrom sends some of the records from off on, which exists, and gives the offset
+// behind them.
+func (s *Server) sendFrom(ctx context.Context, snd *sender, off uint64) (next uint64, err error) {
+	var r room
+	defer r.free() // what is sent is a copy
+	batches, err := s.read(off, consumeBytes, &r)
+	if err != nil {
+		return off, err
+	}
+	for _, b := range batches {
+		if err := sendRecords(ctx, snd, b); err != nil {
+			return off, err
+		}
+		off = b.next()
+	}
+	return off, nil
 }
 
 func sendRecords(ctx context.Context, snd *sender, b wireBatch) error {

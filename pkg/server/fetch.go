@@ -54,11 +54,13 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 }
 
 func (s *Server) fetched(off uint64, limit int) (*frame, error) {
-	batches, err := s.read(off, limit)
+	var r room
+	batches, err := s.read(off, limit, &r)
 	if err != nil {
+		r.free()
 		return nil, err
 	}
-	return fetchResponse(batches, s.log.Visible(), s.log.Lowest()), nil
+	return fetchResponse(batches, r, s.log.Visible(), s.log.Lowest()), nil
 }
 
 // fetchStream answers Node.FetchStream.
@@ -96,14 +98,16 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 			}
 			visible, lowest := s.log.Visible(), s.log.Lowest()
 			var batches []wireBatch
+			var r room
 			if off < visible {
-				if batches, err = s.read(off, limit); err != nil {
+				if batches, err = s.read(off, limit, &r); err != nil {
+					r.free()
 					return err
 				}
 				off = batches[len(batches)-1].next()
 				visible = max(visible, off)
 			}
-			if err := snd.send(fetchResponse(batches, visible, lowest)); err != nil {
+			if err := snd.send(fetchResponse(batches, r, visible, lowest)); err != nil {
 				return err
 			}
 			if ctx.Err() != nil {

@@ -280,7 +280,9 @@ func (n *node) Wait(ctx context.Context, off uint64) error {
 	}
 }
 
-func (n *node) Read(off uint64, maxBytes int) ([]commitlog.RecordBatch, error) {
+// ReadInto puts every batch into memory of the reader's, as a log that comes from
+// the disk does.
+func (n *node) ReadInto(off uint64, maxBytes int, room func(int) []byte) ([]commitlog.RecordBatch, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if off < n.lowest || off >= n.next {
@@ -296,6 +298,11 @@ func (n *node) Read(off uint64, maxBytes int) ([]commitlog.RecordBatch, error) {
 			break
 		}
 		got = append(got, b)
+	}
+	buf := room(size)[:0]
+	for i, b := range got {
+		buf = append(buf, b.Records...)
+		got[i].Records = buf[len(buf)-len(b.Records):]
 	}
 	return got, nil
 }

@@ -26,9 +26,9 @@ type wireBatch struct {
 func (b wireBatch) next() uint64 { return b.first + uint64(b.count) }
 
 // read gives batches from exactly off on, together at most limit bytes unless the
-// first alone is larger.
-func (s *Server) read(off uint64, limit int) ([]wireBatch, error) {
-	got, err := s.log.Read(off, limit)
+// first alone is larger. Their records may lie in r.
+func (s *Server) read(off uint64, limit int, r *room) ([]wireBatch, error) {
+	got, err := s.log.ReadInto(off, limit, r.get)
 	if err != nil {
 		return nil, err
 	}

@@ -140,7 +140,7 @@ func produceResponse(offset uint64) *frame {
 }
 
 // fetchResponse is a node.v1.FetchResponse whose records are not copied.
-func fetchResponse(batches []wireBatch, visible, lowest uint64) *frame {
+func fetchResponse(batches []wireBatch, r room, visible, lowest uint64) *frame {
 	out := make([][]byte, 0, 2*len(batches)+1)
 	for _, b := range batches {
 		inner := protowire.AppendTag(nil, 1, protowire.VarintType)
@@ -157,7 +157,7 @@ func fetchResponse(batches []wireBatch, visible, lowest uint64) *frame {
 	tail = protowire.AppendVarint(tail, visible)
 	tail = protowire.AppendTag(tail, 3, protowire.VarintType)
 	tail = protowire.AppendVarint(tail, lowest)
-	return &frame{out: append(out, tail)}
+	return &frame{out: append(out, tail), room: r.buf}
 }
 
 // appendResponse is a node.v1.AppendResponse.
