@@ -244,6 +244,8 @@ func (t *tail) deliver(b wireBatch, first bool) error {
 			start = ends[i]
 		}
 		whole.Free()
+		// Before it is sent: once a client has a record it may ask anybody, anything.
+		t.session.advance(at + uint64(n))
 		for i := range n {
 			msg.data = views[i : i+1 : i+1]
 			if err := t.down.SendMsg(&msg); err != nil {
@@ -257,6 +259,5 @@ func (t *tail) deliver(b wireBatch, first bool) error {
 	if len(rest) != 0 {
 		return fmt.Errorf("%w: %d bytes behind the last record", apierr.ResumeFailed{Offset: t.cursor}, len(rest))
 	}
-	t.session.advance(t.cursor)
 	return nil
 }

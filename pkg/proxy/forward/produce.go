@@ -351,10 +351,10 @@ func (f *Forwarder) answer(ss grpc.ServerStream, l *lane, s *session, at *atomic
 // tell sends outcomes to a stream's client.
 func tell(ss grpc.ServerStream, s *session, told []outcome) error {
 	for _, o := range told {
+		s.advance(o.offset + 1) // before its client can know
 		if err := ss.SendMsg(produced(o.offset)); err != nil {
 			return err
 		}
-		s.advance(o.offset + 1)
 	}
 	return nil
 }
