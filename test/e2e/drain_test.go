@@ -15,6 +15,7 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/test/harness"
+	"github.com/logd-io/logd/test/history"
 )
 
 // TestProxyDrains ends a proxy with SIGTERM under load. What was under way is
@@ -27,34 +28,28 @@ func TestProxyDrains(t *testing.T) {
 	require.NoError(t, p.Process.Start())
 	require.NoError(t, w.ProxyReady(w.ctx, p))
 
-	l := &ledger{fates: map[uint64]fate{}, reasons: map[string]int{}}
+	r, l := history.NewRecorder(), newLedger()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	dial := func() logv1.LogClient {
-		conn, err := harness.Naive(p.Addr)
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = conn.Close() })
-		return logv1.NewLogClient(conn)
-	}
+	dial := func(name string) logv1.LogClient { return logv1.NewLogClient(w.recorded(r, name, p, app)) }
 	for i := range 16 {
-		client := dial()
+		client := dial(fmt.Sprint("unary ", i))
 		wg.Go(func() {
 			for n := uint64(i) << 32; ctx.Err() == nil; n++ {
-				resp, err := client.Produce(w.ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: harness.Value(n, nil)}})
+				_, err := client.Produce(w.ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: harness.Value(n, nil)}})
+				if status.Code(err) != codes.Unavailable {
+					l.note(err)
+				}
 				if err != nil {
-					if status.Code(err) != codes.Unavailable {
-						l.note(n, 0, err)
-					}
 					return
 				}
-				l.note(n, resp.GetOffset(), nil)
 			}
 		})
 	}
 	produceEnded, tailEnded := make(chan error, 1), make(chan error, 1)
-	client := dial()
+	client := dial("streams")
 	wg.Go(func() {
 		s, err := client.ProduceStream(ctx)
 		if err != nil {
@@ -67,12 +62,11 @@ func TestProxyDrains(t *testing.T) {
 				produceEnded <- err
 				return
 			}
-			resp, err := s.Recv()
-			if err != nil {
+			if _, err := s.Recv(); err != nil {
 				produceEnded <- err
 				return
 			}
-			l.note(n, resp.GetOffset(), nil)
+			l.note(nil)
 		}
 	})
 	wg.Go(func() {
@@ -83,9 +77,7 @@ func TestProxyDrains(t *testing.T) {
 		tailEnded <- err
 	})
 	w.until("traffic", func() error {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		if n := len(l.fates); n < 1000 {
+		if n := l.count(acknowledged); n < 1000 {
 			return fmt.Errorf("%d records", n)
 		}
 		return nil
@@ -104,17 +96,8 @@ func TestProxyDrains(t *testing.T) {
 	require.Empty(t, l.wrong)
 
 	next := w.stats(w.leader()).GetVisible()
-	recs, err := w.ReadNode(w.ctx, w.leader(), next)
-	require.NoError(t, err)
-	acked := map[uint64]uint64{}
-	for n, f := range l.fates {
-		acked[n] = f.offset
-	}
-	v, err := harness.Check(recs, acked)
-	require.NoError(t, err)
-	require.Zero(t, v.Lost)
-	require.Zero(t, v.Duplicates)
-	require.EqualValues(t, len(acked), v.InLog, "every record in the log was acknowledged before the proxy went")
+	_, report := w.verify(r, 0, next)
+	require.Equal(t, report.Acked, report.Records, "every record in the log was acknowledged before the proxy went")
 }
 
 // TestProxyDrainsWithoutALeader: a proxy that holds records nobody takes ends in

@@ -7,7 +7,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -20,52 +19,41 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/test/harness"
+	"github.com/logd-io/logd/test/history"
 )
 
-// fate is what a client was told of a record.
-type fate struct {
-	offset uint64
-	acked  bool
-	absent bool // NOT_SENT, or another refusal: it must never be in the log
-}
-
-// ledger is what all clients were told, by record.
+// ledger counts what clients were told, and keeps what none of them should be.
 type ledger struct {
 	mu      sync.Mutex
-	fates   map[uint64]fate
-	reasons map[string]int
+	reasons map[apierr.Reason]int
 	wrong   []error
 }
 
-func (l *ledger) note(n uint64, offset uint64, err error) {
+func newLedger() *ledger { return &ledger{reasons: map[apierr.Reason]int{}} }
+
+// acknowledged counts answers without an error.
+const acknowledged apierr.Reason = "acknowledged"
+
+func (l *ledger) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if err == nil {
-		if f := l.fates[n]; f.acked && f.offset != offset {
-			l.wrong = append(l.wrong, fmt.Errorf("record %d was told at %d and at %d", n, f.offset, offset))
-		}
-		l.fates[n] = fate{offset: offset, acked: true}
-		l.reasons["acknowledged"]++
-		return
-	}
 	reason := apierr.ReasonOf(err)
-	switch reason {
-	case apierr.ReasonNotSent, apierr.ReasonOverloaded:
-		l.fates[n] = fate{absent: true}
-	case apierr.ReasonOutcomeUnknown:
-		l.fates[n] = fate{}
-	case "":
-		switch status.Code(err) {
-		case codes.DeadlineExceeded, codes.Canceled:
-		default:
-			l.wrong = append(l.wrong, fmt.Errorf("record %d: %w", n, err))
-		}
-		l.fates[n] = fate{}
+	switch {
+	case err == nil:
+		reason = acknowledged
+	case reason == apierr.ReasonNotSent, reason == apierr.ReasonOverloaded, reason == apierr.ReasonOutcomeUnknown:
+	case reason == "" && (status.Code(err) == codes.DeadlineExceeded || status.Code(err) == codes.Canceled):
 		reason = apierr.Reason(status.Code(err).String())
 	default:
-		l.wrong = append(l.wrong, fmt.Errorf("record %d: %w", n, err))
+		l.wrong = append(l.wrong, err)
 	}
-	l.reasons[string(reason)]++
+	l.reasons[reason]++
+}
+
+func (l *ledger) count(reason apierr.Reason) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.reasons[reason]
 }
 
 // TestHeldTooLong takes the majority away again and again for longer than proxies
@@ -84,15 +72,13 @@ func TestHeldTooLong(t *testing.T) {
 	}
 	require.NoError(t, w.Start())
 	require.NoError(t, w.Ready(w.ctx))
+	r := history.NewRecorder()
 	var clients []logv1.LogClient
 	for i := range 8 {
-		conn, err := harness.Naive(proxies[i%2].Addr)
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = conn.Close() })
-		clients = append(clients, logv1.NewLogClient(conn))
+		clients = append(clients, logv1.NewLogClient(w.recorded(r, fmt.Sprint("client ", i), proxies[i%2], app)))
 	}
 
-	l := &ledger{fates: map[uint64]fate{}, reasons: map[string]int{}}
+	l := newLedger()
 	ctx, stop := context.WithCancel(w.ctx)
 	defer stop()
 	var wg sync.WaitGroup
@@ -121,8 +107,8 @@ func TestHeldTooLong(t *testing.T) {
 				defer timer.Stop()
 			}
 			defer cancel()
-			resp, err := clients[p%len(clients)].Produce(call, record(n))
-			l.note(n, resp.GetOffset(), err)
+			_, err := clients[p%len(clients)].Produce(call, record(n))
+			l.note(err)
 		})
 	}
 	for p := 100; p < 108; p++ {
@@ -130,14 +116,14 @@ func TestHeldTooLong(t *testing.T) {
 			for try := 0; w.ctx.Err() == nil; try++ {
 				call, cancel := context.WithTimeout(w.ctx, 20*time.Millisecond+rand.N(900*time.Millisecond))
 				call = metadata.AppendToOutgoingContext(call, "logd-request-id", fmt.Sprint(n))
-				resp, err := clients[(p+try)%len(clients)].Produce(call, record(n))
+				_, err := clients[(p+try)%len(clients)].Produce(call, record(n))
 				cancel()
 				if err == nil {
-					l.note(n, resp.GetOffset(), nil)
+					l.note(nil)
 					if try%2 == 0 { // and once more, as if the answer had been lost
-						resp, err = clients[(p+try+1)%len(clients)].Produce(metadata.AppendToOutgoingContext(w.ctx, "logd-request-id", fmt.Sprint(n)), record(n))
+						_, err = clients[(p+try+1)%len(clients)].Produce(metadata.AppendToOutgoingContext(w.ctx, "logd-request-id", fmt.Sprint(n)), record(n))
 						if err == nil {
-							l.note(n, resp.GetOffset(), nil)
+							l.note(nil)
 						}
 					}
 					return
@@ -177,8 +163,8 @@ func TestHeldTooLong(t *testing.T) {
 	wg.Wait()
 	require.NoError(t, errors.Join(l.wrong...))
 	t.Log(l.reasons)
-	require.NotZero(t, l.reasons["acknowledged"])
-	require.NotZero(t, l.reasons[string(apierr.ReasonNotSent)], "nothing was held for too long")
+	require.NotZero(t, l.reasons[acknowledged])
+	require.NotZero(t, l.reasons[apierr.ReasonNotSent], "nothing was held for too long")
 
 	// What is frozen in a proxy may still be on its way: the logs must be the same
 	// at a position that comes after everything of these clients.
@@ -188,32 +174,13 @@ func TestHeldTooLong(t *testing.T) {
 		require.NoError(t, err)
 		next = max(next, resp.GetOffset()+1)
 	}
-	for _, n := range w.Nodes {
-		at := map[uint64]uint64{}
-		require.NoError(t, harness.Tail(w.ctx, w.dial("client", n), 0, func(rec *logv1.Record) bool {
-			num, err := harness.Number(rec.GetValue())
-			require.NoError(t, err)
-			first, twice := at[num]
-			require.False(t, twice, "%s: record %d at %d and at %d", n.Name, num, first, rec.GetOffset())
-			at[num] = rec.GetOffset()
-			return rec.GetOffset()+1 < next
-		}))
-		for num, f := range l.fates {
-			off, there := at[num]
-			switch {
-			case f.acked:
-				require.True(t, there, "%s: record %d of producer %d was acknowledged and is not there", n.Name, uint32(num), num>>32)
-				require.Equal(t, f.offset, off)
-			case f.absent:
-				require.False(t, there, "%s: record %d of producer %d was said not to be sent and is at %d", n.Name, uint32(num), num>>32, off)
-			}
-		}
-	}
+	_, report := w.verify(r, 0, next)
+	require.NotZero(t, report.Refused)
+	require.NotZero(t, report.Unknown)
 }
 
-// produceStream sends until the stream fails or soon is over, and notes what it
-// heard: answers in order, and the one error for the record after them. What comes
-// behind that one fails too, and may not be in the log if it was NOT_SENT.
+// produceStream sends until the stream fails or soon is over. What comes behind the
+// record that failed is not in the log either; the checker looks for it.
 func produceStream(ctx, soon context.Context, client logv1.LogClient, l *ledger, first uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -222,10 +189,9 @@ func produceStream(ctx, soon context.Context, client logv1.LogClient, l *ledger,
 		return
 	}
 	var sending sync.WaitGroup
-	var end atomic.Uint64 // the first that was not sent
+	defer sending.Wait()
 	sending.Go(func() {
 		for n := first; soon.Err() == nil; n++ {
-			end.Store(n + 1)
 			if s.Send(&logv1.ProduceRequest{Record: &logv1.Record{Value: harness.Value(n, nil)}}) != nil {
 				return
 			}
@@ -233,20 +199,14 @@ func produceStream(ctx, soon context.Context, client logv1.LogClient, l *ledger,
 		}
 		_ = s.CloseSend()
 	})
-	for n := first; ; n++ {
-		resp, err := s.Recv()
-		if err != nil {
-			sending.Wait()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			l.note(n, 0, err)
-			for absent := apierr.ReasonOf(err) == apierr.ReasonNotSent; absent && n+1 < end.Load(); {
-				n++
-				l.note(n, 0, err)
-			}
+	for {
+		_, err := s.Recv()
+		if errors.Is(err, io.EOF) {
 			return
 		}
-		l.note(n, resp.GetOffset(), nil)
+		l.note(err)
+		if err != nil {
+			return
+		}
 	}
 }

@@ -17,6 +17,7 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/test/harness"
+	"github.com/logd-io/logd/test/history"
 )
 
 // deafConn is a client's connection on which, from some moment on, nothing comes
@@ -61,15 +62,13 @@ func (w *world) hardOfHearing(addr string) (*grpc.ClientConn, *atomic.Bool) {
 // Clients of several proxies of one principal, and of one more of another.
 func TestSeveralProxies(t *testing.T) {
 	w := prepare(t, nil)
+	r := history.NewRecorder()
 	var proxies [3]*harness.Proxy
 	var clients [3]logv1.LogClient
 	for i, principal := range []string{"app", "app", "other"} {
 		p, err := w.AddProxy(fmt.Sprintf("principal = %q\n", principal))
 		require.NoError(t, err)
-		conn, err := harness.Naive(p.Addr)
-		require.NoError(t, err)
-		t.Cleanup(func() { _ = conn.Close() })
-		proxies[i], clients[i] = p, logv1.NewLogClient(conn)
+		proxies[i], clients[i] = p, logv1.NewLogClient(w.recorded(r, fmt.Sprint("client ", i), p, principal))
 	}
 	require.NoError(t, w.Start())
 	require.NoError(t, w.Ready(w.ctx))
@@ -92,7 +91,7 @@ func TestSeveralProxies(t *testing.T) {
 	// log once.
 	for round := range 4 {
 		conn, deaf := w.hardOfHearing(proxies[0].Addr)
-		lost := logv1.NewLogClient(conn)
+		lost := logv1.NewLogClient(r.Conn(conn, history.Who{Name: fmt.Sprint("unlucky ", round), Session: proxies[0].Name, Principal: "app"}))
 		at := put(lost, "", "before") + 1
 		id, value := fmt.Sprint("id ", round), fmt.Sprint("value ", round)
 		deaf.Store(true)
@@ -134,4 +133,6 @@ func TestSeveralProxies(t *testing.T) {
 		_, err = clients[2].Consume(w.ctx, &logv1.ConsumeRequest{Offset: off + 1, Linearizable: true})
 		require.Equal(t, apierr.ReasonOutOfRange, apierr.ReasonOf(err), "%v", err)
 	}
+	_, report := w.verify(r, 0, put(clients[0], "", "last")+1)
+	require.Equal(t, 4, report.Unknown, "only the unlucky did not hear")
 }

@@ -17,6 +17,7 @@ import (
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/test/harness"
+	"github.com/logd-io/logd/test/history"
 )
 
 // gauge is a value on a process's /metrics.
@@ -45,7 +46,8 @@ func (w *world) gauge(admin, name string) float64 {
 // of them is left in the proxy or in a node.
 func TestManyStreams(t *testing.T) {
 	w := start(t)
-	big, quiet := w.naive(), w.naive()
+	r := history.NewRecorder()
+	big, quiet := w.recorded(r, "big", w.proxy, ""), w.recorded(r, "quiet", w.proxy, "")
 	fill := logv1.NewLogClient(big)
 	s, err := fill.ProduceStream(w.ctx)
 	require.NoError(t, err)
@@ -63,14 +65,16 @@ func TestManyStreams(t *testing.T) {
 
 	ctx, cancel := context.WithCancel(w.ctx)
 	defer cancel()
-	var conns []*grpc.ClientConn
+	var closers []*grpc.ClientConn
+	var conns []*history.Conn
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	dial := func() *grpc.ClientConn {
+	dial := func() *history.Conn {
 		conn, err := harness.Naive(w.proxy.Addr)
 		require.NoError(t, err)
-		conns = append(conns, conn)
-		return conn
+		closers = append(closers, conn)
+		conns = append(conns, r.Conn(conn, history.Who{Name: fmt.Sprint("client ", len(conns)), Session: w.proxy.Name}))
+		return conns[len(conns)-1]
 	}
 	const idle, deaf = 500, 40
 	reached := make(chan error, idle)
@@ -142,7 +146,7 @@ func TestManyStreams(t *testing.T) {
 	one()
 	cancel()
 	wg.Wait()
-	for _, conn := range conns {
+	for _, conn := range closers {
 		require.NoError(t, conn.Close())
 	}
 	w.until("nothing is left of the clients", func() error {
@@ -157,4 +161,9 @@ func TestManyStreams(t *testing.T) {
 		return nil
 	})
 	one()
+	// What is frozen in the proxy may still be on its way when its client has left: its
+	// log ends for us with a record that comes after.
+	resp, err := logv1.NewLogClient(quiet).Produce(w.ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: []byte("last")}})
+	require.NoError(t, err)
+	w.verify(r, bigs, resp.GetOffset()+1)
 }

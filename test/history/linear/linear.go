@@ -9,6 +9,7 @@
 package linear
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -83,9 +84,9 @@ const forever = int64(history.Forever)
 
 func operations(h *history.History, from, to uint64) []porcupine.Operation {
 	log := &h.Logs[0]
-	within := map[uint64]bool{}
+	within := map[uint64]int{} // how often
 	for off := from; off < to; off++ {
-		within[log.Records[off-log.Base].Sum] = true
+		within[log.Records[off-log.Base].Sum]++
 	}
 	var ops []porcupine.Operation
 	add := func(in input, call, ret int64) {
@@ -112,7 +113,7 @@ func operations(h *history.History, from, to uint64) []porcupine.Operation {
 				if e.Offset < from || e.Offset >= to && to < log.Next() {
 					continue
 				}
-			} else if !within[e.Sum] {
+			} else if within[e.Sum] == 0 {
 				continue
 			}
 			if e.Key != 0 {
@@ -139,12 +140,27 @@ func operations(h *history.History, from, to uint64) []porcupine.Operation {
 			}
 		}
 	}
+	ops = possible(ops, within)
 	// What is there in the end, after everything but what never ends.
 	for off := from; off < to; off++ {
 		add(input{kind: reads, offset: off, sum: log.Records[off-log.Base].Sum}, last+1, last+1)
 	}
 	add(input{kind: ends, offset: to}, last+1, last+1)
 	return ops
+}
+
+// possible leaves out unsure appends for which there is no record: of those with the
+// same content the first to be sent can stand for any of the others.
+func possible(ops []porcupine.Operation, within map[uint64]int) []porcupine.Operation {
+	slices.SortStableFunc(ops, func(a, b porcupine.Operation) int { return cmp.Compare(a.Call, b.Call) })
+	return slices.DeleteFunc(ops, func(op porcupine.Operation) bool {
+		in := op.Input.(input)
+		if in.kind != unsure {
+			return false
+		}
+		within[in.sum]--
+		return within[in.sum] < 0
+	})
 }
 
 // merge is one operation of two tries of one request.

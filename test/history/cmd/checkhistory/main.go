@@ -26,7 +26,7 @@ func main() {
 	flag.Parse()
 	code := 0
 	for _, name := range flag.Args() {
-		ok, err := check(name, *windows, *width, *seed)
+		ok, err := check(os.Stdout, name, *windows, *width, *seed)
 		if err != nil {
 			fmt.Fprintf(os.Stderr, "%s: %v\n", name, err)
 		}
@@ -41,7 +41,8 @@ func main() {
 	os.Exit(code)
 }
 
-func check(name string, windows int, width, seed uint64) (ok bool, err error) {
+// check says on w what it finds in a file, and whether that is nothing.
+func check(w io.Writer, name string, windows int, width, seed uint64) (ok bool, err error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return false, err
@@ -58,8 +59,8 @@ func check(name string, windows int, width, seed uint64) (ok bool, err error) {
 		return false, err
 	}
 	report := history.Check(h)
-	fmt.Printf("%s: ", name)
-	if err := report.Print(os.Stdout); err != nil {
+	fmt.Fprintf(w, "%s: ", name)
+	if err := report.Print(w); err != nil {
 		return false, err
 	}
 	ok = len(report.Violations) == 0
@@ -67,6 +68,6 @@ func check(name string, windows int, width, seed uint64) (ok bool, err error) {
 		return ok, nil
 	}
 	s, err := linear.Sample(h, rand.New(rand.NewPCG(seed, 0)), windows, width, 10*time.Second)
-	fmt.Printf("Porcupine: %d samples, %d operations, %d given up for time\n", s.Windows, s.Ops, s.Unknown)
+	fmt.Fprintf(w, "Porcupine: %d samples, %d operations, %d given up for time\n", s.Windows, s.Ops, s.Unknown)
 	return ok, err
 }
