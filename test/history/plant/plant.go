@@ -24,6 +24,7 @@ var All = []Plant{
 	{"a record is in the log twice", history.Once, twice},
 	{"a request id is acknowledged at two offsets", history.Once, twoOffsets},
 	{"an offset is acknowledged to two", history.SameOffset, sameOffset},
+	{"two sends of one content are acknowledged at one offset", history.SameOffset, sameOffsetAndContent},
 	{"what was not sent is in the log", history.NotSent, notSent},
 	{"a record that nobody sent", history.Stranger, stranger},
 	{"acknowledged before the other was sent, and after it in the log", history.RealTime, inversion},
@@ -132,6 +133,14 @@ func sameOffset(h *history.History, rng *rand.Rand) bool {
 	j, ok := pick(h, rng, func(e *history.Event) bool { return acked(e) && e.Key == 0 && e != &h.Events[i] })
 	if ok {
 		h.Events[i].Offset = h.Events[j].Offset
+	}
+	return ok
+}
+
+func sameOffsetAndContent(h *history.History, rng *rand.Rand) bool {
+	i, ok := pick(h, rng, plain)
+	if ok {
+		h.Events = append(h.Events, h.Events[i])
 	}
 	return ok
 }
