@@ -27,11 +27,13 @@ BENCH        ?= .
 BENCH_FLAGS  ?=
 DEV_FLAGS    ?=
 DEMO_FLAGS   ?=
+SOAK         ?= 10m
+SOAK_FLAGS   ?=
 CRASH_FLAGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo test test-system sim crash fuzz bench bench-proxy bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,14 +52,17 @@ dev: build ## three nodes and a proxy in one process (DEV_FLAGS)
 demo: build ## real processes, the leader killed twice, every record counted (DEMO_FLAGS)
 	$(GO) run -buildvcs=false ./test/demo -bin $(BIN) $(DEMO_FLAGS)
 
+soak: build ## real processes under load, hostile clients, kills and drains, for SOAK=10m (SOAK_FLAGS)
+	$(GO) run -buildvcs=false ./test/soak -bin $(BIN) -for $(SOAK) $(SOAK_FLAGS)
+
 ## --- tests ---
 
 test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -p $(TEST_P) $(TEST_FLAGS) $(PKG)
 
 # -v, so that a test that was skipped says so.
-test-system: ## the tests that need root, iproute2, curl or docker (build tag system)
-	$(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
+test-system: $(TOOLS)/test.stamp ## the tests that need root, iproute2, curl, docker or other clients (build tag system)
+	LOGD_TEST_TOOLS=$(TOOLS) $(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
 
 sim: ## replication in virtual time, every step checked (SIM_HOURS=50, SIM_FOR=seconds, SIM_FROM=, SIM_SEED=)
 	$(GO) test -c -o $(BIN)/sim.test ./pkg/replica
@@ -119,6 +124,10 @@ clean: ## remove bin
 
 $(LINT): tools/lint/go.mod tools/lint/go.sum
 	cd tools/lint && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/test.stamp: tools/test/go.mod tools/test/go.sum
+	cd tools/test && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
 	@touch $@
 
 $(TOOLS)/gen.stamp: tools/gen/go.mod tools/gen/go.sum

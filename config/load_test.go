@@ -88,6 +88,9 @@ func TestProxyFile(t *testing.T) {
 	require.Equal(t, 3*time.Second, c.Produce.HoldTimeout)
 	require.Equal(t, 16*config.MiB, c.Produce.MaxHeldBytes)
 	require.Equal(t, 10_000, c.Produce.MaxHeld)
+	require.Equal(t, 500, c.Limits.MaxConnections)
+	require.Equal(t, 256*config.MiB, c.Limits.Memory)
+	require.Equal(t, 10_000, c.Limits.MaxCalls)
 }
 
 func TestPrecedence(t *testing.T) {

@@ -28,6 +28,8 @@ type Proxy struct {
 	Consume Consume `hcl:"consume,block"`
 	Session Session `hcl:"session,block"`
 
+	Limits ProxyLimits `hcl:"limits,block"`
+
 	// GetServers is who GetServers names: "proxy" (itself) or "cluster".
 	GetServers string `hcl:"get_servers,optional"`
 
@@ -114,6 +116,18 @@ type Session struct {
 	MaxSessions int `hcl:"max_sessions,optional"`
 }
 
+// ProxyLimits are a proxy's defences against its clients.
+type ProxyLimits struct {
+	MaxConnections       int           `hcl:"max_connections,optional"`        // 0: half of the process's file descriptors
+	MaxConcurrentStreams int           `hcl:"max_concurrent_streams,optional"` // calls at a time on one connection
+	MaxCalls             int           `hcl:"max_calls,optional"`              // calls at a time on all of them
+	MaxUnread            int           `hcl:"max_unread,optional"`             // streams at a time whose client does not read
+	HandshakeTimeout     time.Duration `hcl:"handshake_timeout,optional"`
+	// Memory is how much the process may use before new calls are refused. 0: all
+	// there is.
+	Memory Size `hcl:"memory,optional"`
+}
+
 // DefaultProxy is a proxy's configuration before anything is said. It lacks
 // what has no sensible default: the upstream certificates, and for discovery
 // "serf" the gossip key and someone to join.
@@ -127,8 +141,15 @@ func DefaultProxy() Proxy {
 			MaxHeld:      10_000,
 			MaxHeldBytes: 64 * MiB,
 		},
-		Consume:      Consume{Balance: "round_robin", MaxLag: 100_000},
-		Session:      Session{MaxSessions: 10_000},
+		Consume: Consume{Balance: "round_robin", MaxLag: 100_000},
+		Session: Session{MaxSessions: 10_000},
+		Limits: ProxyLimits{
+			MaxConcurrentStreams: 1000,
+			MaxCalls:             10_000,
+			MaxUnread:            256,
+			HandshakeTimeout:     5 * time.Second,
+			Memory:               GiB,
+		},
 		GetServers:   "proxy",
 		DrainTimeout: 30 * time.Second,
 		LogLevel:     "info",

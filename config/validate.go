@@ -109,6 +109,16 @@ func (c *Proxy) Validate() error {
 	v.oneOf("consume.balance", c.Consume.Balance, Policies()...)
 	within(v, "consume.max_lag", c.Consume.MaxLag, 0, 2_000_000_000)
 	within(v, "session.max_sessions", c.Session.MaxSessions, 1, 10_000_000)
+	if c.Limits.MaxConnections != 0 {
+		within(v, "limits.max_connections", c.Limits.MaxConnections, 2, 1<<20)
+	}
+	within(v, "limits.max_concurrent_streams", c.Limits.MaxConcurrentStreams, 1, 1_000_000)
+	within(v, "limits.max_calls", c.Limits.MaxCalls, 2, 10_000_000)
+	within(v, "limits.max_unread", c.Limits.MaxUnread, 1, 1_000_000)
+	within(v, "limits.handshake_timeout", c.Limits.HandshakeTimeout, 100*time.Millisecond, time.Minute)
+	if c.Limits.Memory != 0 {
+		within(v, "limits.memory", c.Limits.Memory, 64*MiB, 16*1024*GiB)
+	}
 	v.oneOf("get_servers", c.GetServers, "proxy", "cluster")
 	if strings.ContainsFunc(c.Principal, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		v.add("principal", "%q: only printable ASCII without spaces", c.Principal)

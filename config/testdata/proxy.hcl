@@ -20,3 +20,8 @@ produce {
   hold_timeout   = "3s"
   max_held_bytes = "16MiB"
 }
+
+limits {
+  max_connections = 500
+  memory          = "256MiB"
+}

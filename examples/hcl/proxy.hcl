@@ -33,6 +33,11 @@ produce {
   max_held_bytes = "64MiB"
 }
 
+limits { # what clients can make it hold
+  max_calls = 10000 # open at a time, streams included
+  memory    = "1GiB"
+}
+
 consume {
   # Which follower is read: "round_robin", "least_request" (the less busy of two),
   # "consistent_hash" (the same for the same logd-routing-key), or "leader" (none).

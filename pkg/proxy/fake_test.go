@@ -36,6 +36,8 @@ const (
 	cluster = "test"
 	uuid    = "7b1f4a52-6c3e-4b53-9d0c-0e8f5b8f1a11"
 	bound   = 30 * time.Second // a machine that hangs, not a claim
+
+	mostBytes = 1<<20 + 64<<10 // what proxy and node take of one message
 )
 
 var gossipKey = base64.StdEncoding.EncodeToString(make([]byte, 32))
@@ -51,6 +53,7 @@ type node struct {
 
 	calls chan call     // each passed-through call that came in; 16 are more than a test makes
 	let   chan struct{} // closed: calls of Slow finish
+	told  chan error    // why the calls of plays that wait for their end ended; 16 are more than a test makes
 }
 
 // call is a call as the node saw it.
@@ -66,12 +69,13 @@ func startNode(t *testing.T, ca *tlstest.CA) *node {
 	require.NoError(t, err)
 	n := &node{
 		id: "n1.0000000a", addr: lis.Addr().String(), leader: "n1.0000000a",
-		calls: make(chan call, 16), let: make(chan struct{}),
+		calls: make(chan call, 16), let: make(chan struct{}), told: make(chan error, 16),
 	}
 	src := ca.Source(t, tlsconf.RoleStorage, "n1")
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(src.Server([]string{tlsconf.ALPNgRPC}, tlsconf.RoleProxy))),
 		grpc.UnknownServiceHandler(n.unknown),
+		grpc.MaxRecvMsgSize(mostBytes),
 	)
 	nodev1.RegisterNodeServer(s, n)
 	done := make(chan struct{})
@@ -141,6 +145,9 @@ func (n *node) Offsets(context.Context, *nodev1.OffsetsRequest) (*nodev1.Offsets
 func (n *node) unknown(_ any, ss grpc.ServerStream) error {
 	ctx := ss.Context()
 	method, _ := grpc.MethodFromServerStream(ss)
+	if play := plays[method]; play != nil {
+		return play(n, ss)
+	}
 	md, _ := metadata.FromIncomingContext(ctx)
 	n.calls <- call{method: method, md: md, ctx: ctx}
 	ss.SetTrailer(metadata.Pairs("said-at-the-end", "trailer"))
@@ -247,12 +254,12 @@ func get(t *testing.T, addr, path string) (code int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-func dial(t *testing.T, addr string, creds credentials.TransportCredentials) *grpc.ClientConn {
+func dial(t *testing.T, addr string, creds credentials.TransportCredentials, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	if creds == nil {
 		creds = insecure.NewCredentials()
 	}
-	cc, err := grpc.NewClient(addr, grpc.WithTransportCredentials(creds), grpc.WithNoProxy())
+	cc, err := grpc.NewClient(addr, append(more, grpc.WithTransportCredentials(creds), grpc.WithNoProxy())...)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = cc.Close() })
 	return cc

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -12,7 +13,10 @@ import (
 	"syscall"
 	"time"
 
+	"google.golang.org/grpc/credentials"
+
 	"github.com/logd-io/logd/config"
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 )
 
 // PlaintextError refuses to serve without TLS where others could reach it.
@@ -39,6 +43,73 @@ func listen(l config.Listener) (net.Listener, error) {
 		return nil, errors.Join(&PlaintextError{Addr: lis.Addr().String()}, lis.Close())
 	}
 	return lis, nil
+}
+
+// accepted is a listener whose connections are in fresh until they are known: the
+// oldest of those gives way.
+type accepted struct {
+	net.Listener
+	fresh *netlimit.Newest
+}
+
+// Accept answers a *netlimit.Conn. A peer that does not take what was sent to it
+// within pingTimeout loses the connection, as gRPC would have it if it saw that
+// this is TCP: else one that keeps talking and never reads is never asked.
+func (a accepted) Accept() (net.Conn, error) {
+	c, err := a.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	if tcp, ok := c.(*net.TCPConn); ok {
+		_ = setUserTimeout(tcp, pingTimeout) // where there is no such thing, keepalive has to do
+	}
+	return a.fresh.Add(c), nil
+}
+
+// preface is what an HTTP/2 client says first (RFC 9113, 3.4).
+const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// spokenTo is inner, plaintext, in which a client has shown what it is when it has
+// said the preface. Without it a connection would be known by being accepted.
+func spokenTo(inner credentials.TransportCredentials) credentials.TransportCredentials {
+	return spoken{inner}
+}
+
+type spoken struct {
+	credentials.TransportCredentials
+}
+
+// ServerHandshake reads the preface under the deadline that gRPC has set.
+func (s spoken) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	said := make([]byte, len(preface))
+	if _, err := io.ReadFull(raw, said); err != nil {
+		return nil, nil, err
+	}
+	if string(said) != preface {
+		return nil, nil, fmt.Errorf("this is not HTTP/2: %q", said)
+	}
+	conn, info, err := s.TransportCredentials.ServerHandshake(raw)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &again{Conn: conn, said: said}, info, nil
+}
+
+// again is a connection whose first bytes are read twice.
+type again struct {
+	net.Conn
+	said []byte // not read again yet; the reader's alone
+}
+
+func (a *again) Read(b []byte) (int, error) {
+	if len(a.said) == 0 {
+		return a.Conn.Read(b)
+	}
+	n := copy(b, a.said)
+	if a.said = a.said[n:]; len(a.said) == 0 {
+		a.said = nil
+	}
+	return n, nil
 }
 
 // removeStale removes the socket that a process left behind which no longer

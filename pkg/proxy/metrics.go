@@ -21,6 +21,10 @@ type metrics struct {
 	seconds *prometheus.HistogramVec // by method; unary calls only
 	open    *prometheus.GaugeVec     // by method; streams only
 	methods map[string]string        // full name to label; never changed
+
+	refusedCalls *prometheus.CounterVec // by why: all, client, memory
+	refusedConns *prometheus.CounterVec // by why: all, client, unknown
+	unreadEnded  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) (*metrics, error) {
@@ -36,6 +40,24 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			Namespace: "logproxy", Name: "streams", Help: "Streams of clients open now.",
 		}, []string{"method"}),
 		methods: map[string]string{},
+		refusedCalls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "logproxy", Name: "calls_refused_total",
+			Help: "Calls refused for a limit: of all calls, of one client's, or of memory.",
+		}, []string{"limit"}),
+		refusedConns: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: "logproxy", Name: "connections_refused_total",
+			Help: "Connections closed for a limit: of all, of one client's, or of those that have not said anything.",
+		}, []string{"limit"}),
+		unreadEnded: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: "logproxy", Name: "unread_streams_ended_total",
+			Help: "Streams ended because their clients did not read and there were too many of those.",
+		}),
+	}
+	for _, l := range []string{"all", "client", "memory"} {
+		m.refusedCalls.WithLabelValues(l)
+	}
+	for _, l := range []string{"all", "client", "unknown"} {
+		m.refusedConns.WithLabelValues(l)
 	}
 	for _, d := range []grpc.ServiceDesc{logv1.Log_ServiceDesc, healthv1.Health_ServiceDesc} {
 		for _, x := range d.Methods {
@@ -45,12 +67,34 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			m.methods["/"+d.ServiceName+"/"+x.StreamName] = x.StreamName
 		}
 	}
-	for _, c := range []prometheus.Collector{m.calls, m.seconds, m.open} {
+	for _, c := range []prometheus.Collector{m.calls, m.seconds, m.open, m.refusedCalls, m.refusedConns, m.unreadEnded} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
 	return m, nil
+}
+
+// watch shows how much is open, and how much may be.
+func (m *metrics) watch(reg prometheus.Registerer, b *bounds) error {
+	for _, g := range []struct {
+		name, help string
+		read       func() int
+	}{
+		{"connections", "Connections of clients open now.", b.conns.Open},
+		{"connections_limit", "Connections of clients that may be open.", b.conns.Most},
+		{"connections_unknown", "Connections open now on which nobody has said anything yet.", b.fresh.Len},
+		{"calls", "Calls of clients open now, streams included.", b.calls.gate.Open},
+		{"calls_limit", "Calls of clients that may be open.", b.calls.gate.Most},
+		{"unread_streams", "Streams whose clients do not read now.", func() int { return int(b.unread.stuck.Load()) }},
+	} {
+		c := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "logproxy", Name: g.name, Help: g.help},
+			func() float64 { return float64(g.read()) })
+		if err := reg.Register(c); err != nil {
+			return fmt.Errorf("register metrics: %w", err)
+		}
+	}
+	return nil
 }
 
 func (m *metrics) label(method string) string {

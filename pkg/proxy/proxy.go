@@ -52,6 +52,7 @@ type Proxy struct {
 	health  *health.Server
 	ends    *endings
 	server  *grpc.Server
+	bounds  *bounds
 	lis     net.Listener
 	admin   *telemetry.Admin
 
@@ -248,7 +249,10 @@ func (p *Proxy) serveWith(down *tlsconf.Source, name string, reg prometheus.Regi
 		return err
 	}
 	pass := &passthrough{holder: p.holder, principal: who, hold: p.cfg.Produce.HoldTimeout}
-	p.server = newServer(p.forward, p.health, pass, p.ends, m, down)
+	if p.bounds, err = newBounds(&p.cfg, who, m, reg); err != nil {
+		return err
+	}
+	p.server = newServer(p.cfg.Limits, p.forward, p.health, pass, p.ends, m, p.bounds, down)
 	return nil
 }
 

@@ -33,7 +33,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 	// What serves a call must outlive ctx, whose end is only the wish to stop.
 	base := context.WithoutCancel(ctx)
-	failed := make(chan error, 5) // one from each part
+	failed := make(chan error, 6) // one from each part
 	start := func(what string, run func(context.Context) error) part {
 		ctx, cancel := context.WithCancel(base)
 		w := part{cancel: cancel, done: make(chan struct{})}
@@ -55,7 +55,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	admin := start("admin", p.admin.Run)
 	deciding := start("control", p.control.Run)
 	reporting := start("health", p.reportHealth)
-	serving := start("listener", func(context.Context) error { return p.server.Serve(bounded(p.lis)) })
+	looking := start("unread", p.bounds.unread.run)
+	serving := start("listener", func(context.Context) error { return p.server.Serve(accepted{p.lis, p.bounds.fresh}) })
 	p.log.Info("logproxy is running", "id", p.id, "listener", p.addrs.Listener, "gossip", p.addrs.Gossip, "admin", p.addrs.Admin)
 
 	var err error
@@ -73,6 +74,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.drainServer()
 	serving.stop()
 	reporting.stop()
+	looking.stop()
 	errs := []error{err, p.forward.Close()}
 	deciding.stop()
 	errs = append(errs, p.pool.Close())
@@ -138,6 +140,7 @@ func (p *Proxy) drainServer() {
 	}
 	p.server.Stop()
 	<-done
+	p.bounds.unread.wait()
 }
 
 func (p *Proxy) aborted() bool {
@@ -183,6 +186,7 @@ func (p *Proxy) release() error {
 	}
 	if p.server != nil {
 		p.server.Stop()
+		p.bounds.unread.wait()
 	}
 	if p.forward != nil {
 		errs = append(errs, p.forward.Close())

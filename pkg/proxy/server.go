@@ -3,18 +3,20 @@ package proxy
 import (
 	"context"
 	"errors"
-	"net"
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	_ "google.golang.org/grpc/encoding/gzip" // of clients that compress; they get it back
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/reflection"
 
+	"github.com/logd-io/logd/config"
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
@@ -23,47 +25,93 @@ import (
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
-// The listener's limits.
+// The listener's limits that need no setting.
 const (
-	maxStreams       = 1000             // calls at a time on one connection
-	maxMessageBytes  = 1<<20 + 64<<10   // the largest record, with what goes around it
-	maxHeaderBytes   = 16 << 10         // of one call
-	handshakeTimeout = 5 * time.Second  // of a new connection
-	pingTime         = 30 * time.Second // a silent client is asked whether it is there
-	pingTimeout      = 10 * time.Second
-	minPingInterval  = 5 * time.Second // clients that ask more often are sent away
+	maxMessageBytes = 1<<20 + 64<<10   // the largest record, with what goes around it
+	maxHeaderBytes  = 16 << 10         // of one call
+	pingTime        = 30 * time.Second // a silent client is asked whether it is there
+	pingTimeout     = 10 * time.Second
+	minPingInterval = 5 * time.Second // clients that ask more often are sent away
+
+	// Fixed windows: what a client may have sent of one call before anybody reads it
+	// does not grow with the bandwidth seen.
+	streamWindowBytes = 256 << 10
+	connWindowBytes   = 1 << 20
+
+	unreadEvery = time.Second
 )
 
+// bounds are what clients can make the proxy hold.
+type bounds struct {
+	conns  *netlimit.Gate   // connections that are known
+	fresh  *netlimit.Newest // those that are not yet
+	calls  *admission
+	unread *unread
+}
+
+// newBounds makes what cfg says. With TLS, where clients differ, none of them gets
+// more than half of anything.
+func newBounds(cfg *config.Proxy, who func(context.Context) (string, error), m *metrics, reg prometheus.Registerer) (*bounds, error) {
+	budget := netlimit.Clients(netlimit.Files())
+	if most := cfg.Limits.MaxConnections; most != 0 {
+		budget.Kept = min(most, budget.Kept)
+	}
+	share := func(n int) int {
+		if cfg.Listener.TLS.IsZero() {
+			return n
+		}
+		return (n + 1) / 2
+	}
+	b := &bounds{
+		conns: netlimit.NewFairGate(budget.Kept, share(budget.Kept)),
+		fresh: netlimit.NewNewest(budget.New, m.refusedConns.WithLabelValues("unknown").Inc),
+		calls: &admission{
+			gate:   netlimit.NewFairGate(cfg.Limits.MaxCalls, share(cfg.Limits.MaxCalls)),
+			memory: newMemory(uint64(cfg.Limits.Memory)), who: who, m: m,
+		},
+		unread: newUnread(cfg.Limits.MaxUnread, unreadEvery, m.unreadEnded),
+	}
+	return b, m.watch(reg, b)
+}
+
 // newServer makes the clients' gRPC server. tls nil is plaintext.
-func newServer(fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrough, ends *endings, m *metrics, tls *tlsconf.Source) *grpc.Server {
-	creds := insecure.NewCredentials()
+func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrough, ends *endings, m *metrics, b *bounds, tls *tlsconf.Source) *grpc.Server {
+	door := netlimit.Door{Gate: b.conns, Refused: func(full *netlimit.FullError) {
+		if full.Of != "" {
+			m.refusedConns.WithLabelValues("client").Inc()
+		} else {
+			m.refusedConns.WithLabelValues("all").Inc()
+		}
+	}}
+	creds := spokenTo(insecure.NewCredentials())
 	if tls != nil {
 		creds = credentials.NewTLS(tls.Server([]string{tlsconf.ALPNgRPC}, tlsconf.RoleClient, tlsconf.RoleAdmin))
+		door.Who = func(info credentials.AuthInfo) string {
+			name, _ := nameOf(info) // a call without one is refused
+			return name
+		}
 	}
 	s := grpc.NewServer(
-		grpc.Creds(netlimit.Credentials(creds, netlimit.NewGate(netlimit.Clients(netlimit.Files()).Kept))),
+		grpc.Creds(netlimit.Credentials(creds, door)),
 		forward.ServerCodec(),
-		grpc.MaxConcurrentStreams(maxStreams),
+		grpc.MaxConcurrentStreams(uint32(limits.MaxConcurrentStreams)),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.ConnectionTimeout(handshakeTimeout),
+		grpc.StaticStreamWindowSize(streamWindowBytes),
+		grpc.StaticConnWindowSize(connWindowBytes),
+		grpc.ConnectionTimeout(limits.HandshakeTimeout),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingTime, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // Stop must not return while a handler uses what closes next
-		grpc.UnaryInterceptor(m.unary),
-		grpc.ChainStreamInterceptor(m.stream, ends.stream),
+		grpc.InTapHandle(b.calls.tap),
+		grpc.ChainUnaryInterceptor(m.unary, b.calls.unary),
+		grpc.ChainStreamInterceptor(m.stream, b.calls.stream, b.unread.stream, ends.stream),
 		grpc.UnknownServiceHandler(pass.handler()),
 	)
 	fwd.Register(s)
 	healthv1.RegisterHealthServer(s, hs)
 	reflection.Register(s) // v1 and v1alpha
 	return s
-}
-
-// bounded is lis, on which connections that have not got through the handshake
-// are few: the oldest gives way.
-func bounded(lis net.Listener) net.Listener {
-	return netlimit.Listener{Listener: lis, Newest: netlimit.NewNewest(netlimit.Clients(netlimit.Files()).New, nil)}
 }
 
 // caller answers who a call's client is. Without TLS it is always sidecar, the
@@ -77,16 +125,20 @@ func caller(tls *tlsconf.Source, sidecar string) func(context.Context) (string, 
 		if !ok {
 			return "", noIdentity("no peer")
 		}
-		info, ok := p.AuthInfo.(credentials.TLSInfo)
-		if !ok {
-			return "", noIdentity("no certificate")
-		}
-		id, err := tlsconf.Peer(info.State)
-		if err != nil {
-			return "", noIdentity(err.Error())
-		}
-		return id.Name, nil
+		return nameOf(p.AuthInfo)
 	}
+}
+
+func nameOf(auth credentials.AuthInfo) (string, error) {
+	info, ok := auth.(credentials.TLSInfo)
+	if !ok {
+		return "", noIdentity("no certificate")
+	}
+	id, err := tlsconf.Peer(info.State)
+	if err != nil {
+		return "", noIdentity(err.Error())
+	}
+	return id.Name, nil
 }
 
 // errDraining is why a stream ends that outlived its last chance.

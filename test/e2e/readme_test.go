@@ -138,28 +138,8 @@ func newMachine(t *testing.T) *machine {
 	examples, err := filepath.Abs(filepath.Join(repo, "examples"))
 	require.NoError(t, err)
 	require.NoError(t, os.Symlink(examples, filepath.Join(dir, "examples")))
-	path := bin + ":" + filepath.Dir(grpcurl(t)) + ":" + os.Getenv("PATH")
+	path := bin + ":" + filepath.Dir(clientTool(t, "grpcurl")) + ":" + os.Getenv("PATH")
 	return &machine{t: t, ctx: ctx, dir: dir, path: path}
-}
-
-// grpcurlMark hands the tool to the process with a network of its own, in which
-// it could not be fetched.
-const grpcurlMark = "LOGD_TEST_GRPCURL"
-
-// grpcurl is the path of the tool at the version that tools/test pins.
-func grpcurl(t *testing.T) string {
-	t.Helper()
-	if path := os.Getenv(grpcurlMark); path != "" {
-		return path
-	}
-	dir := t.TempDir()
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", dir+string(filepath.Separator), "tool")
-	cmd.Dir = filepath.Join(repo, "tools", "test")
-	cmd.Env = append(os.Environ(), "GOWORK=off", "CGO_ENABLED=0")
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	t.Setenv(grpcurlMark, filepath.Join(dir, "grpcurl"))
-	return os.Getenv(grpcurlMark)
 }
 
 // Every block has a place that a test here knows.
@@ -188,7 +168,7 @@ func TestSystemReadmeIsRun(t *testing.T) {
 
 // The quick start, with the default ports.
 func TestSystemReadmeDev(t *testing.T) {
-	grpcurl(t)
+	clientTool(t, "grpcurl")
 	if !inOwnNetwork(t) {
 		return
 	}
@@ -229,7 +209,7 @@ func TestSystemReadmeDev(t *testing.T) {
 // A cluster by the book: credentials, three nodes, a sidecar, each on a host of
 // its own with the examples' files in place; then a node is replaced.
 func TestSystemReadmeCluster(t *testing.T) {
-	grpcurl(t)
+	clientTool(t, "grpcurl")
 	if !inOwnNetwork(t) {
 		return
 	}

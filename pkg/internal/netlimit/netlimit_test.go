@@ -101,8 +101,9 @@ func (refusing) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error
 func TestCredentialsKeepWhoGotThrough(t *testing.T) {
 	n := netlimit.NewNewest(8, nil)
 	lis := listen(t, n)
-	g := netlimit.NewGate(1)
-	creds := netlimit.Credentials(insecure.NewCredentials(), g)
+	refused := 0
+	door := netlimit.Door{Gate: netlimit.NewGate(1), Refused: func(*netlimit.FullError) { refused++ }}
+	creds := netlimit.Credentials(insecure.NewCredentials(), door)
 	s1, c1 := pair(t, lis)
 	s2, _ := pair(t, lis)
 	conn, _, err := creds.ServerHandshake(s1)
@@ -111,12 +112,35 @@ func TestCredentialsKeepWhoGotThrough(t *testing.T) {
 	_, _, err = creds.ServerHandshake(s2)
 	var full *netlimit.FullError
 	require.ErrorAs(t, err, &full)
+	require.Equal(t, 1, refused)
 	require.True(t, talks(conn, c1))
 	require.NoError(t, conn.Close())
-	_, _, err = netlimit.Credentials(refusing{}, g).ServerHandshake(s2)
+	_, _, err = netlimit.Credentials(refusing{}, door).ServerHandshake(s2)
 	require.EqualError(t, err, "no")
 	_, _, err = creds.ServerHandshake(s2)
 	require.NoError(t, err, "what failed holds no place")
+}
+
+// One client cannot take what is there for all.
+func TestFairGate(t *testing.T) {
+	g := netlimit.NewFairGate(4, 2)
+	require.NoError(t, g.Enter("a"))
+	require.NoError(t, g.Enter("a"))
+	var full *netlimit.FullError
+	require.ErrorAs(t, g.Enter("a"), &full)
+	require.Equal(t, netlimit.FullError{Most: 2, Of: "a"}, *full)
+	require.NoError(t, g.Enter("b"))
+	require.NoError(t, g.Enter("c"))
+	require.ErrorAs(t, g.Enter("d"), &full)
+	require.Equal(t, netlimit.FullError{Most: 4}, *full)
+	require.Equal(t, 4, g.Open())
+	g.Leave("a")
+	require.NoError(t, g.Enter("a"))
+	for _, c := range []string{"a", "a", "b", "c"} {
+		g.Leave(c)
+	}
+	require.Zero(t, g.Open())
+	require.NoError(t, g.Enter("a"))
 }
 
 func TestBudgetLeavesRoom(t *testing.T) {

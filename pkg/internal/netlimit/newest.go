@@ -28,6 +28,7 @@ type Conn struct {
 	of    *Newest
 	place *list.Element // in of.age; guarded by of.mu; nil once it left
 	gate  *Gate         // it counts there; guarded by of.mu; nil before Keep and after Close
+	who   string        // for whom; guarded by of.mu
 }
 
 // Add takes c in, and closes the oldest if that is one too many.
@@ -59,17 +60,20 @@ func (n *Newest) Len() int {
 // Keep takes the connection out of the Newest, and through the gate unless that
 // is nil: it is not closed for another any more. The error is net.ErrClosed when
 // that has happened already, or a *FullError; the caller then closes it.
-func (c *Conn) Keep(g *Gate) error {
+func (c *Conn) Keep(g *Gate) error { return c.KeepFor(g, "") }
+
+// KeepFor is Keep of a connection of who.
+func (c *Conn) KeepFor(g *Gate, who string) error {
 	c.of.mu.Lock()
 	defer c.of.mu.Unlock()
 	if c.place == nil {
 		return net.ErrClosed
 	}
 	if g != nil {
-		if err := g.enter(); err != nil {
+		if err := g.Enter(who); err != nil {
 			return err
 		}
-		c.gate = g
+		c.gate, c.who = g, who
 	}
 	c.of.age.Remove(c.place)
 	c.place = nil
@@ -84,7 +88,7 @@ func (c *Conn) Close() error {
 		c.place = nil
 	}
 	if c.gate != nil {
-		c.gate.leave()
+		c.gate.Leave(c.who)
 		c.gate = nil
 	}
 	c.of.mu.Unlock()

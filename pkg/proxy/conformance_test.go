@@ -1,0 +1,539 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/gzip"
+	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/stats"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/logd-io/logd/pkg/tlsconf"
+	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
+)
+
+// plays are what methods of the node do that the conformance table calls.
+var plays = map[string]func(*node, grpc.ServerStream) error{
+	"/test.Play/Echo": func(_ *node, ss grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(ss.Context())
+		mine := metadata.MD{}
+		for k, v := range md {
+			if strings.HasPrefix(k, "x-") {
+				mine[k] = v
+			}
+		}
+		if err := ss.SetHeader(mine); err != nil {
+			return err
+		}
+		ss.SetTrailer(metadata.Pairs("t-one", "1", "t-two", "a", "t-two", "b", "t-raw-bin", "\x00\x01\xfe\xff"))
+		return echoAll(ss)
+	},
+	"/test.Play/HeaderFirst": func(_ *node, ss grpc.ServerStream) error {
+		if err := ss.SendHeader(metadata.Pairs("early", "yes", "early-bin", "\x00")); err != nil {
+			return err
+		}
+		return echoAll(ss)
+	},
+	"/test.Play/HeaderOnly": func(_ *node, ss grpc.ServerStream) error {
+		if err := ss.SendHeader(metadata.Pairs("early", "yes")); err != nil {
+			return err
+		}
+		ss.SetTrailer(metadata.Pairs("late", "yes"))
+		return status.Error(codes.NotFound, "a header, no message, and this")
+	},
+	// Ends before anything is read, with the code that was asked for.
+	"/test.Play/Fail": func(_ *node, ss grpc.ServerStream) error {
+		md, _ := metadata.FromIncomingContext(ss.Context())
+		var code codes.Code
+		if _, err := fmt.Sscan(md["x-code"][0], &code); err != nil {
+			return err
+		}
+		ss.SetTrailer(metadata.Pairs("late", "yes", "grpc-retry-pushback-ms", "7"))
+		st, err := status.New(code, "100% \u00fcber\nnext").WithDetails(
+			&errdetails.ErrorInfo{Reason: "WHY", Domain: "test", Metadata: map[string]string{"k": "v"}},
+			&errdetails.LocalizedMessage{Locale: "de", Message: "nein"})
+		if err != nil {
+			return err
+		}
+		return st.Err()
+	},
+	// Counts until the client has closed its half.
+	"/test.Play/Count": func(_ *node, ss grpc.ServerStream) error {
+		for n := 0; ; n++ {
+			var m wrapperspb.StringValue
+			switch err := ss.RecvMsg(&m); {
+			case errors.Is(err, io.EOF):
+				return ss.SendMsg(text(fmt.Sprint(n)))
+			case err != nil:
+				return err
+			}
+		}
+	},
+	// Sends 100 after the client has closed its half, and then refuses.
+	"/test.Play/After": func(_ *node, ss grpc.ServerStream) error {
+		var m wrapperspb.StringValue
+		for err := error(nil); !errors.Is(err, io.EOF); err = ss.RecvMsg(&m) {
+			if err != nil {
+				return err
+			}
+		}
+		for i := range 100 {
+			if err := ss.SendMsg(text(fmt.Sprint(i))); err != nil {
+				return err
+			}
+		}
+		return status.Error(codes.Aborted, "after 100")
+	},
+	// Ends well after one message, however many there are.
+	"/test.Play/Enough": func(_ *node, ss grpc.ServerStream) error {
+		var m wrapperspb.StringValue
+		if err := ss.RecvMsg(&m); err != nil {
+			return err
+		}
+		return ss.SendMsg(text("enough"))
+	},
+	// Answers with as many bytes as asked for.
+	"/test.Play/Big": func(_ *node, ss grpc.ServerStream) error {
+		var m wrapperspb.StringValue
+		if err := ss.RecvMsg(&m); err != nil {
+			return err
+		}
+		var n int
+		if _, err := fmt.Sscan(m.Value, &n); err != nil {
+			return err
+		}
+		return ss.SendMsg(wrapperspb.Bytes(make([]byte, n)))
+	},
+	// Waits for its end, and tells why it came.
+	"/test.Play/Wait": func(n *node, ss grpc.ServerStream) error {
+		if err := ss.SendHeader(nil); err != nil {
+			return err
+		}
+		<-ss.Context().Done()
+		n.told <- ss.Context().Err()
+		return ss.Context().Err()
+	},
+	// Sends for ever.
+	"/test.Play/Flood": func(_ *node, ss grpc.ServerStream) error {
+		m := wrapperspb.Bytes(make([]byte, 16<<10))
+		for {
+			if err := ss.SendMsg(m); err != nil {
+				return err
+			}
+		}
+	},
+	"/test.Play/Deadline": func(_ *node, ss grpc.ServerStream) error {
+		dl, ok := ss.Context().Deadline()
+		if !ok {
+			return ss.SendMsg(text("none"))
+		}
+		return ss.SendMsg(text(fmt.Sprint(int(time.Until(dl).Hours() + 0.5))))
+	},
+}
+
+func echoAll(ss grpc.ServerStream) error {
+	for {
+		var m wrapperspb.StringValue
+		switch err := ss.RecvMsg(&m); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if err := ss.SendMsg(&m); err != nil {
+			return err
+		}
+	}
+}
+
+// outcome is what a client sees of one call.
+type outcome struct {
+	Header, Trailer map[string][]string // our own keys of them; Header nil: there was none
+	Got             []string            // messages
+	Code            codes.Code
+	Message         string
+	Details         []string
+	Compressed      string // how the answer's messages were compressed
+}
+
+// sight notes what a client's connection tells of its only call.
+type sight struct{ compression atomic.Value }
+
+func (s *sight) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context   { return ctx }
+func (s *sight) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
+func (s *sight) HandleConn(context.Context, stats.ConnStats)                       {}
+func (s *sight) HandleRPC(_ context.Context, e stats.RPCStats) {
+	if h, ok := e.(*stats.InHeader); ok {
+		s.compression.Store(h.Compression)
+	}
+}
+
+func own(md metadata.MD) map[string][]string {
+	if md == nil {
+		return nil
+	}
+	m := map[string][]string{}
+	for k, v := range md {
+		switch k {
+		case "content-type", "grpc-accept-encoding":
+		default:
+			m[k] = v
+		}
+	}
+	return m
+}
+
+func (o *outcome) ends(s grpc.ClientStream, err error) {
+	if !errors.Is(err, io.EOF) {
+		st := status.Convert(err)
+		o.Code, o.Message = st.Code(), st.Message()
+		for _, d := range st.Details() {
+			o.Details = append(o.Details, fmt.Sprintf("%T %v", d, d))
+		}
+	}
+	if s != nil {
+		md, _ := s.Header()
+		o.Header, o.Trailer = own(md), own(s.Trailer())
+	}
+}
+
+// exchange sends messages, closes the half, and takes what comes.
+func exchange(method string, sent []proto.Message, opts ...grpc.CallOption) func(context.Context, *grpc.ClientConn) outcome {
+	return func(ctx context.Context, cc *grpc.ClientConn) (o outcome) {
+		s, err := cc.NewStream(ctx, bidi, method, opts...)
+		if err != nil {
+			o.ends(nil, err)
+			return o
+		}
+		for _, m := range sent {
+			if s.SendMsg(m) != nil {
+				break // the reason is in what comes
+			}
+		}
+		_ = s.CloseSend()
+		o.takes(s)
+		return o
+	}
+}
+
+func (o *outcome) takes(s grpc.ClientStream) {
+	for {
+		var m wrapperspb.StringValue
+		if err := s.RecvMsg(&m); err != nil {
+			o.ends(s, err)
+			return
+		}
+		got := m.Value
+		if len(got) > 100 {
+			got = fmt.Sprintf("%d bytes", len(got))
+		}
+		o.Got = append(o.Got, got)
+	}
+}
+
+func texts(all ...string) (msgs []proto.Message) {
+	for _, s := range all {
+		msgs = append(msgs, text(s))
+	}
+	return msgs
+}
+
+func with(pairs ...string) func(context.Context) context.Context {
+	return func(ctx context.Context) context.Context { return metadata.AppendToOutgoingContext(ctx, pairs...) }
+}
+
+// situation is a row of the table: what is done, and what must be seen of it,
+// straight and through the proxy.
+type situation struct {
+	name string
+	md   func(context.Context) context.Context
+	do   func(context.Context, *grpc.ClientConn) outcome
+	ok   func(*testing.T, *node, outcome)
+
+	refused bool // by whoever is in front: the node's trailer is no part of it
+}
+
+func situations() []situation {
+	all := []situation{
+		{
+			name: "metadata and messages both ways",
+			md: with("x-one", "1", "x-two", "a", "x-two", "b", "x-empty", "", "x-raw-bin", "\x00\xff\x80",
+				"x-long", strings.Repeat("y", 8<<10)),
+			do: exchange("/test.Play/Echo", texts("one", "", "three")),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, []string{"one", "", "three"}, o.Got)
+				require.Equal(t, []string{"a", "b"}, o.Header["x-two"])
+				require.Equal(t, []string{"\x00\xff\x80"}, o.Header["x-raw-bin"])
+				require.Equal(t, []string{""}, o.Header["x-empty"])
+				require.Len(t, o.Header["x-long"][0], 8<<10)
+				require.Equal(t, []string{"a", "b"}, o.Trailer["t-two"])
+				require.Equal(t, []string{"\x00\x01\xfe\xff"}, o.Trailer["t-raw-bin"])
+			},
+		},
+		{
+			name: "the header comes when it is sent",
+			do: func(ctx context.Context, cc *grpc.ClientConn) (o outcome) {
+				s, err := cc.NewStream(ctx, bidi, "/test.Play/HeaderFirst")
+				if err != nil {
+					o.ends(nil, err)
+					return o
+				}
+				// Nothing is sent before it is there, so nothing comes before it.
+				if md, err := s.Header(); err != nil || md["early"] == nil {
+					o.ends(s, fmt.Errorf("no early header: %v, %w", md, err))
+					return o
+				}
+				_ = s.SendMsg(text("now"))
+				_ = s.CloseSend()
+				o.takes(s)
+				return o
+			},
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, []string{"now"}, o.Got)
+				require.Equal(t, []string{"\x00"}, o.Header["early-bin"])
+			},
+		},
+		{
+			name: "a header and an error, no message",
+			do:   exchange("/test.Play/HeaderOnly", nil),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, codes.NotFound, o.Code)
+				require.Equal(t, []string{"yes"}, o.Header["early"])
+				require.Equal(t, []string{"yes"}, o.Trailer["late"])
+			},
+		},
+		{
+			name: "the client half-closes",
+			do:   exchange("/test.Play/Count", texts(make([]string, 500)...)),
+			ok:   func(t *testing.T, _ *node, o outcome) { require.Equal(t, []string{"500"}, o.Got) },
+		},
+		{
+			name: "the node goes on after the half is closed",
+			do:   exchange("/test.Play/After", texts("x")),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Len(t, o.Got, 100)
+				require.Equal(t, codes.Aborted, o.Code)
+			},
+		},
+		{
+			name: "the node ends first",
+			do: func(ctx context.Context, cc *grpc.ClientConn) (o outcome) {
+				s, err := cc.NewStream(ctx, bidi, "/test.Play/Enough")
+				if err != nil {
+					o.ends(nil, err)
+					return o
+				}
+				for s.SendMsg(text("more")) == nil { // until it has ended
+				}
+				o.takes(s)
+				return o
+			},
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, codes.OK, o.Code)
+				require.Equal(t, []string{"enough"}, o.Got)
+			},
+		},
+		{
+			name: "the largest message",
+			do:   exchange("/test.Play/Echo", texts(strings.Repeat("x", mostBytes-16))),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, []string{fmt.Sprintf("%d bytes", mostBytes-16)}, o.Got)
+			},
+		},
+		{
+			name: "a message that is too large", refused: true,
+			do: exchange("/test.Play/Echo", texts("first", strings.Repeat("x", mostBytes+1))),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, codes.ResourceExhausted, o.Code)
+				require.Contains(t, o.Message, fmt.Sprint(mostBytes))
+			},
+		},
+		{
+			name: "an answer larger than what clients may send",
+			do:   exchange("/test.Play/Big", texts("3000000")),
+			ok:   func(t *testing.T, _ *node, o outcome) { require.Equal(t, []string{"3000000 bytes"}, o.Got) },
+		},
+		{
+			name: "an answer larger than the client takes",
+			do:   exchange("/test.Play/Big", texts("5000000")),
+			ok:   func(t *testing.T, _ *node, o outcome) { require.Equal(t, codes.ResourceExhausted, o.Code) },
+		},
+		{
+			name: "gzip",
+			do:   exchange("/test.Play/Echo", texts(strings.Repeat("z", 10_000), "small"), grpc.UseCompressor(gzip.Name)),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, []string{"10000 bytes", "small"}, o.Got)
+				require.Equal(t, gzip.Name, o.Compressed)
+			},
+		},
+		{
+			name: "gzip that unpacks to too much", refused: true,
+			do: exchange("/test.Play/Echo", texts(strings.Repeat("z", 3<<20)), grpc.UseCompressor(gzip.Name)),
+			ok: func(t *testing.T, _ *node, o outcome) { require.Equal(t, codes.ResourceExhausted, o.Code) },
+		},
+		{
+			name: "the client cancels",
+			do: func(ctx context.Context, cc *grpc.ClientConn) (o outcome) {
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				s, err := cc.NewStream(ctx, bidi, "/test.Play/Wait")
+				if err == nil {
+					_, err = s.Header() // the node has the call
+				}
+				if err != nil {
+					o.ends(nil, err)
+					return o
+				}
+				cancel()
+				o.takes(s)
+				return o
+			},
+			ok: func(t *testing.T, n *node, o outcome) {
+				require.Equal(t, codes.Canceled, o.Code)
+				require.ErrorIs(t, n.heard(t), context.Canceled)
+			},
+		},
+		{
+			name: "the client's deadline passes",
+			do: func(ctx context.Context, cc *grpc.ClientConn) (o outcome) {
+				ctx, cancel := context.WithTimeout(ctx, 300*time.Millisecond)
+				defer cancel()
+				s, err := cc.NewStream(ctx, bidi, "/test.Play/Wait")
+				if err != nil {
+					o.ends(nil, err)
+					return o
+				}
+				o.takes(s)
+				o.Header, o.Message = nil, "" // may have come or not, and who says so differs
+				return o
+			},
+			ok: func(t *testing.T, n *node, o outcome) {
+				require.Equal(t, codes.DeadlineExceeded, o.Code)
+				require.Error(t, n.heard(t))
+			},
+		},
+		{
+			name: "the node knows the deadline",
+			do: func(ctx context.Context, cc *grpc.ClientConn) outcome {
+				ctx, cancel := context.WithTimeout(ctx, 5*time.Hour)
+				defer cancel()
+				return exchange("/test.Play/Deadline", nil)(ctx, cc)
+			},
+			ok: func(t *testing.T, _ *node, o outcome) { require.Equal(t, []string{"5"}, o.Got) },
+		},
+		{
+			name: "there is no deadline",
+			do:   exchange("/test.Play/Deadline", nil),
+			ok:   func(t *testing.T, _ *node, o outcome) { require.Equal(t, []string{"none"}, o.Got) },
+		},
+		{
+			name: "a method nobody knows",
+			do:   exchange("/test.Play/Nope", nil),
+			ok: func(t *testing.T, n *node, o outcome) {
+				require.Equal(t, codes.Unimplemented, o.Code)
+				require.Equal(t, "/test.Play/Nope", n.came(t).method)
+			},
+		},
+		{
+			name: "bytes that are no protobuf", refused: true,
+			do: func(ctx context.Context, cc *grpc.ClientConn) outcome {
+				o := exchange("/test.Play/Echo", texts(""), grpc.ForceCodecV2(broken{}))(ctx, cc)
+				o.Message = "" // a parser's words
+				return o
+			},
+			ok: func(t *testing.T, _ *node, o outcome) { require.Equal(t, codes.Internal, o.Code) },
+		},
+	}
+	for c := codes.Canceled; c <= codes.Unauthenticated; c++ {
+		all = append(all, situation{
+			name: "trailers only: " + c.String(), md: with("x-code", fmt.Sprint(uint32(c))),
+			do: exchange("/test.Play/Fail", nil),
+			ok: func(t *testing.T, _ *node, o outcome) {
+				require.Equal(t, c, o.Code)
+				require.Nil(t, o.Header, "an answer of trailers only stays one")
+				require.Equal(t, []string{"yes"}, o.Trailer["late"])
+				require.Equal(t, []string{"7"}, o.Trailer["grpc-retry-pushback-ms"])
+				require.Equal(t, "100% \u00fcber\nnext", o.Message)
+				require.Len(t, o.Details, 2)
+			},
+		})
+	}
+	return all
+}
+
+// A passed-through call is to its client what it is without a proxy.
+func TestPassedThroughIsAsDirect(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	n := startNode(t, ca)
+	r := run(t, conf(t, ca, n))
+	r.isReady(t)
+	asProxy := credentials.NewTLS(ca.Source(t, tlsconf.RoleProxy, "px").Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, "n1"))
+	ways := map[string]func(*testing.T, grpc.DialOption) *grpc.ClientConn{
+		"direct":  func(t *testing.T, o grpc.DialOption) *grpc.ClientConn { return dial(t, n.addr, asProxy, o) },
+		"through": func(t *testing.T, o grpc.DialOption) *grpc.ClientConn { return dial(t, r.Addr(), nil, o) },
+	}
+	for _, s := range situations() {
+		t.Run(s.name, func(t *testing.T) {
+			seen := map[string]outcome{}
+			for _, way := range slices.Sorted(maps.Keys(ways)) {
+				ctx, cancel := context.WithCancel(context.Background()) // without a deadline, which would be passed on
+				hangs := time.AfterFunc(bound, cancel)
+				if s.md != nil {
+					ctx = s.md(ctx)
+				}
+				saw := new(sight)
+				o := s.do(ctx, ways[way](t, grpc.WithStatsHandler(saw)))
+				hangs.Stop()
+				cancel()
+				o.Compressed, _ = saw.compression.Load().(string)
+				s.ok(t, n, o)
+				if s.refused {
+					o.Trailer = nil
+				}
+				seen[way] = o
+			}
+			require.Equal(t, seen["direct"], seen["through"])
+		})
+	}
+}
+
+// broken is protobuf that writes nonsense.
+type broken struct{}
+
+func (broken) Name() string { return "proto" }
+func (broken) Marshal(any) (mem.BufferSlice, error) {
+	return mem.BufferSlice{mem.SliceBuffer{0xff, 0xff, 0xff}}, nil
+}
+func (broken) Unmarshal(b mem.BufferSlice, v any) error {
+	return encoding.GetCodecV2("proto").Unmarshal(b, v)
+}
+
+// heard is why the call that waited for its end ended.
+func (n *node) heard(t *testing.T) error {
+	t.Helper()
+	select {
+	case err := <-n.told:
+		return err
+	case <-time.After(bound):
+		t.Fatal("the node was not told")
+		return nil
+	}
+}
