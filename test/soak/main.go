@@ -17,11 +17,12 @@ import (
 )
 
 func main() {
-	s := soak{out: os.Stdout}
+	s := soak{out: os.Stdout, kept: memoryKept}
 	flag.StringVar(&s.bin, "bin", "bin", "folder with logd and logproxy")
 	flag.StringVar(&s.dir, "dir", "", "where to keep data and logs (default: a temporary folder, removed at the end)")
 	flag.DurationVar(&s.lasts, "for", 10*time.Minute, "how long the load lasts")
 	flag.DurationVar(&s.heartbeat, "heartbeat", 0, "Raft's heartbeat timeout (default: the program's)")
+	flag.DurationVar(&s.hold, "hold", 10*time.Second, "the proxy's hold_timeout: how long it may be without a leader")
 	flag.IntVar(&s.rate, "rate", 600, "records produced a second, about")
 	flag.Uint64Var(&s.seed, "seed", uint64(time.Now().UnixNano()), "of what is chosen at random")
 	flag.Usage = func() {

@@ -16,9 +16,12 @@ import (
 const (
 	goroutinesKept = 30
 	filesKept      = 10
-	memoryKept     = 96 << 20 // the runtime gives memory back slowly
 	goneWithin     = 3 * time.Minute
 )
+
+// memoryKept is how much of the memory that the load took may not have gone back to
+// the system. The runtime gives it back slowly.
+const memoryKept = 96 << 20
 
 // progressEvery is how often a line is written.
 const progressEvery = 10 * time.Second
@@ -30,6 +33,8 @@ type soak struct {
 	bin, dir  string
 	lasts     time.Duration
 	heartbeat time.Duration
+	hold      time.Duration
+	kept      float64 // memoryKept, or more after a load so short that nothing was given back
 	rate      int
 	seed      uint64
 	out       io.Writer
@@ -61,7 +66,10 @@ func (s *soak) run(ctx context.Context) (err error) {
 		}()
 	}
 	var leader *harness.Node
-	s.c, s.proxy, leader, err = harness.Up(ctx, harness.Options{Bin: s.bin, Dir: s.dir, Heartbeat: s.heartbeat})
+	s.c, s.proxy, leader, err = harness.Up(ctx, harness.Options{
+		Bin: s.bin, Dir: s.dir, Heartbeat: s.heartbeat,
+		ProxyConfig: fmt.Sprintf("produce { hold_timeout = %q }\n", s.hold.String()),
+	})
 	if s.c != nil {
 		defer func() { err = errors.Join(err, s.c.Close()) }()
 	}

@@ -19,8 +19,11 @@ func TestSoakSample(t *testing.T) {
 	require.NoError(t, err, "%s", out)
 	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the test took too long"))
 	defer cancel()
-	// A machine that runs other tests meanwhile wants a slower heartbeat.
-	s := soak{bin: bin, dir: t.TempDir(), lasts: 20 * time.Second, heartbeat: time.Second, rate: 300, seed: 1, out: testWriter{t}}
+	// A machine that runs other tests meanwhile is slow to elect a leader.
+	s := soak{
+		bin: bin, dir: t.TempDir(), lasts: 20 * time.Second, heartbeat: time.Second, hold: time.Minute,
+		kept: 256 << 20, rate: 300, seed: 1, out: testWriter{t},
+	}
 	require.NoError(t, s.run(ctx))
 	require.Positive(t, s.counts.troubles.Load())
 	require.Positive(t, s.counts.hostile.Load())

@@ -70,7 +70,7 @@ func (s *soak) verdict(ctx context.Context, start vitals) error {
 		var err error
 		v, err = s.vitals(ctx)
 		return v.goroutines <= start.goroutines+goroutinesKept && v.files <= start.files+filesKept &&
-			v.memory <= start.memory+memoryKept, err
+			v.memory <= start.memory+s.kept, err
 	})
 	cancel()
 	if err != nil {
