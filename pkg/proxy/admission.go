@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"runtime"
 	rtmetrics "runtime/metrics"
 	"strings"
 	"sync/atomic"
@@ -90,36 +91,34 @@ func (a *admission) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServe
 
 func overloaded() error { return apierr.Overloaded{RetryAfter: pushback}.GRPCStatus().Err() }
 
-// memory says whether the process uses more than a limit. It looks at most once
-// in memoryAge.
+// memory says whether objects on the heap take more than a limit.
 type memory struct {
 	limit uint64
-	used  func() uint64
-	born  time.Time
-	next  atomic.Int64 // when to look again, in ns since born
-	over  atomic.Bool  // what was seen
+	over  atomic.Bool // what was seen at the last look
 }
 
-const memoryAge = 50 * time.Millisecond
-
-// newMemory watches the bytes that objects on the heap take, garbage that is not
-// collected yet included. limit 0 is none.
+// newMemory watches nothing, and answers nil, where there is no limit.
 func newMemory(limit uint64) *memory {
 	if limit == 0 {
 		return nil
 	}
-	return &memory{limit: limit, used: heapBytes, born: time.Now()}
+	return &memory{limit: limit}
 }
 
-func (m *memory) short() bool {
+func (m *memory) short() bool { return m != nil && m.over.Load() }
+
+// look counts garbage only when it has been collected: what looks like too much
+// may be nothing else.
+func (m *memory) look() {
 	if m == nil {
-		return false
+		return
 	}
-	now, next := int64(time.Since(m.born)), m.next.Load()
-	if now >= next && m.next.CompareAndSwap(next, now+int64(memoryAge)) {
-		m.over.Store(m.used() > m.limit)
+	over := heapBytes() > m.limit
+	if over {
+		runtime.GC()
+		over = heapBytes() > m.limit
 	}
-	return m.over.Load()
+	m.over.Store(over)
 }
 
 func heapBytes() uint64 {

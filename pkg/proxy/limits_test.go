@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -179,7 +180,13 @@ func TestNoCallsWhileMemoryIsShort(t *testing.T) {
 	_, r := limited(t, func(l *config.ProxyLimits) { l.Memory = 1 })
 	ctx := testutil.Context(t, bound)
 	cc := dial(t, r.Addr(), nil)
-	requireOverloaded(t, echo(ctx, cc))
+	testutil.Eventually(t, bound, func() error { // it was ready before anybody looked
+		if err := echo(ctx, cc); err != nil {
+			requireOverloaded(t, err)
+			return nil
+		}
+		return errors.New("it was served")
+	})
 	require.Positive(t, r.gauge(t, `logproxy_calls_refused_total{limit="memory"}`))
 	_, err := healthv1.NewHealthClient(cc).Check(ctx, &healthv1.HealthCheckRequest{})
 	require.NoError(t, err)
@@ -235,6 +242,24 @@ func TestTheUnreadGiveWay(t *testing.T) {
 	require.Equal(t, 3, ended)
 	close(stop)
 	require.NoError(t, <-stopped)
+}
+
+// A connection with many streams that are not read goes as a whole, since gRPC holds
+// what was queued for them even when they have ended.
+func TestAConnectionFullOfTheUnreadIsClosed(t *testing.T) {
+	_, r := limited(t, func(l *config.ProxyLimits) { l.MaxUnread = 2 })
+	good := dial(t, r.Addr(), nil)
+	ctx := testutil.Context(t, bound)
+	require.NoError(t, echo(ctx, good))
+	c := connect(t, r.Addr())
+	for range 80 {
+		require.NoError(t, c.WriteData(c.call("/test.Play/Flood"), true, nil))
+	}
+	c.isClosed()
+	require.EqualValues(t, 1, r.gauge(t, `logproxy_connections_refused_total{limit="unread"}`))
+	r.comesTo(t, "logproxy_connections", 1)
+	r.comesTo(t, "logproxy_calls", 0)
+	require.NoError(t, echo(ctx, good))
 }
 
 // A client may open so many calls on one connection; those it opens all the same

@@ -23,7 +23,7 @@ type metrics struct {
 	methods map[string]string        // full name to label; never changed
 
 	refusedCalls *prometheus.CounterVec // by why: all, client, memory
-	refusedConns *prometheus.CounterVec // by why: all, client, unknown
+	refusedConns *prometheus.CounterVec // by why: all, client, unknown, unread
 	unreadEnded  prometheus.Counter
 }
 
@@ -46,7 +46,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 		}, []string{"limit"}),
 		refusedConns: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Namespace: "logproxy", Name: "connections_refused_total",
-			Help: "Connections closed for a limit: of all, of one client's, or of those that have not said anything.",
+			Help: "Connections closed for a limit: of all, of one client's, of those that have not said anything, or of streams that were not read.",
 		}, []string{"limit"}),
 		unreadEnded: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: "logproxy", Name: "unread_streams_ended_total",
@@ -56,7 +56,7 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 	for _, l := range []string{"all", "client", "memory"} {
 		m.refusedCalls.WithLabelValues(l)
 	}
-	for _, l := range []string{"all", "client", "unknown"} {
+	for _, l := range []string{"all", "client", "unknown", "unread"} {
 		m.refusedConns.WithLabelValues(l)
 	}
 	for _, d := range []grpc.ServiceDesc{logv1.Log_ServiceDesc, healthv1.Health_ServiceDesc} {

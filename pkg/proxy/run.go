@@ -55,7 +55,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	admin := start("admin", p.admin.Run)
 	deciding := start("control", p.control.Run)
 	reporting := start("health", p.reportHealth)
-	looking := start("unread", p.bounds.unread.run)
+	looking := start("limits", p.bounds.run)
 	serving := start("listener", func(context.Context) error { return p.server.Serve(accepted{p.lis, p.bounds.fresh}) })
 	p.log.Info("logproxy is running", "id", p.id, "listener", p.addrs.Listener, "gossip", p.addrs.Gossip, "admin", p.addrs.Admin)
 

@@ -37,8 +37,9 @@ const (
 	// does not grow with the bandwidth seen.
 	streamWindowBytes = 256 << 10
 	connWindowBytes   = 1 << 20
+	readBufferBytes   = 8 << 10 // which every connection has, idle or not
 
-	unreadEvery = time.Second
+	lookEvery = 500 * time.Millisecond // who has not read for that long does not read
 )
 
 // bounds are what clients can make the proxy hold.
@@ -69,9 +70,24 @@ func newBounds(cfg *config.Proxy, who func(context.Context) (string, error), m *
 			gate:   netlimit.NewFairGate(cfg.Limits.MaxCalls, share(cfg.Limits.MaxCalls)),
 			memory: newMemory(uint64(cfg.Limits.Memory)), who: who, m: m,
 		},
-		unread: newUnread(cfg.Limits.MaxUnread, unreadEvery, m.unreadEnded),
+		unread: newUnread(cfg.Limits.MaxUnread, m),
 	}
 	return b, m.watch(reg, b)
+}
+
+// run looks after what is not decided call by call, until ctx ends.
+func (b *bounds) run(ctx context.Context) error {
+	tick := time.NewTicker(lookEvery)
+	defer tick.Stop()
+	for {
+		b.calls.memory.look()
+		b.unread.look()
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // newServer makes the clients' gRPC server. tls nil is plaintext.
@@ -97,6 +113,8 @@ func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.He
 		grpc.MaxConcurrentStreams(uint32(limits.MaxConcurrentStreams)),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
+		grpc.SharedWriteBuffer(true), // an idle connection has none
+		grpc.ReadBufferSize(readBufferBytes),
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.ConnectionTimeout(limits.HandshakeTimeout),
@@ -130,6 +148,9 @@ func caller(tls *tlsconf.Source, sidecar string) func(context.Context) (string, 
 }
 
 func nameOf(auth credentials.AuthInfo) (string, error) {
+	if held, ok := auth.(netlimit.Held); ok {
+		auth = held.AuthInfo
+	}
 	info, ok := auth.(credentials.TLSInfo)
 	if !ok {
 		return "", noIdentity("no certificate")

@@ -2,15 +2,14 @@ package proxy
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/peer"
 
-	"github.com/prometheus/client_golang/prometheus"
+	"github.com/logd-io/logd/pkg/internal/netlimit"
 )
 
 // unread bounds the streams whose clients do not read. Each makes the proxy hold
@@ -20,10 +19,11 @@ import (
 //
 // A send waits for its client inside gRPC, where nothing but the end of the stream
 // ends it. So a handler runs on a goroutine of its own, and the stream ends under it.
+// What gRPC has queued for it stays, though, until the client makes room or the
+// connection goes: so one that gives us many such streams is closed.
 type unread struct {
-	most  int
-	every time.Duration      // how often is looked; who has not read for that long does not read
-	ended prometheus.Counter // streams that had to go
+	most int
+	m    *metrics
 
 	mu      sync.Mutex
 	streams map[*sending]struct{} // guarded by mu
@@ -32,11 +32,15 @@ type unread struct {
 	stuck    atomic.Int64   // at the last look
 }
 
+// endedOfOne is how many streams of one connection are ended before it is closed.
+const endedOfOne = 64
+
 // sending is a stream that notes when it is in a send.
 type sending struct {
 	grpc.ServerStream
 	turns atomic.Uint64 // odd: in a send
 	end   chan struct{} // closed to end the stream; by look alone
+	conn  *netlimit.Conn
 
 	seen  uint64 // turns at the last look; look's alone
 	looks int    // looks at which it was in that same send; look's alone
@@ -49,12 +53,17 @@ func (s *sending) SendMsg(m any) error {
 	return err
 }
 
-func newUnread(most int, every time.Duration, ended prometheus.Counter) *unread {
-	return &unread{most: most, every: every, ended: ended, streams: make(map[*sending]struct{})}
+func newUnread(most int, m *metrics) *unread {
+	return &unread{most: most, m: m, streams: make(map[*sending]struct{})}
 }
 
 func (u *unread) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	s := &sending{ServerStream: ss, end: make(chan struct{})}
+	if p, ok := peer.FromContext(ss.Context()); ok {
+		if held, ok := p.AuthInfo.(netlimit.Held); ok {
+			s.conn, _ = held.Conn.(*netlimit.Conn)
+		}
+	}
 	u.mu.Lock()
 	u.streams[s] = struct{}{}
 	u.mu.Unlock()
@@ -69,22 +78,8 @@ func (u *unread) stream(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo,
 	case err := <-done:
 		return err
 	case <-s.end:
-		u.ended.Inc()
+		u.m.unreadEnded.Inc()
 		return overloaded()
-	}
-}
-
-// run looks until ctx ends.
-func (u *unread) run(ctx context.Context) error {
-	tick := time.NewTicker(u.every)
-	defer tick.Stop()
-	for {
-		select {
-		case <-tick.C:
-			u.look()
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }
 
@@ -110,6 +105,10 @@ func (u *unread) look() {
 	for _, s := range stuck[:len(stuck)-u.most] {
 		delete(u.streams, s)
 		close(s.end)
+		if s.conn != nil && s.conn.Strike() == endedOfOne {
+			u.m.refusedConns.WithLabelValues("unread").Inc()
+			_ = s.conn.Close() // its reader tells gRPC
+		}
 	}
 }
 

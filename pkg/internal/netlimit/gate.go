@@ -117,7 +117,13 @@ func (g *gated) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, e
 			return nil, nil, err
 		}
 	}
-	return conn, info, nil
+	return conn, Held{AuthInfo: info, Conn: raw}, nil
+}
+
+// Held is the AuthInfo of a connection that came through Credentials.
+type Held struct {
+	credentials.AuthInfo          // inner's
+	Conn                 net.Conn // closing it ends every call on it
 }
 
 func (g *gated) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {

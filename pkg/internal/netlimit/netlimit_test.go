@@ -106,8 +106,10 @@ func TestCredentialsKeepWhoGotThrough(t *testing.T) {
 	creds := netlimit.Credentials(insecure.NewCredentials(), door)
 	s1, c1 := pair(t, lis)
 	s2, _ := pair(t, lis)
-	conn, _, err := creds.ServerHandshake(s1)
+	conn, info, err := creds.ServerHandshake(s1)
 	require.NoError(t, err)
+	require.Same(t, s1, info.(netlimit.Held).Conn)
+	require.Equal(t, "insecure", info.AuthType())
 	require.Equal(t, 1, n.Len())
 	_, _, err = creds.ServerHandshake(s2)
 	var full *netlimit.FullError

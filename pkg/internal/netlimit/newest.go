@@ -4,6 +4,7 @@ import (
 	"container/list"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // Newest holds connections of which the oldest is closed when there are too many.
@@ -29,6 +30,8 @@ type Conn struct {
 	place *list.Element // in of.age; guarded by of.mu; nil once it left
 	gate  *Gate         // it counts there; guarded by of.mu; nil before Keep and after Close
 	who   string        // for whom; guarded by of.mu
+
+	strikes atomic.Int64
 }
 
 // Add takes c in, and closes the oldest if that is one too many.
@@ -79,6 +82,9 @@ func (c *Conn) KeepFor(g *Gate, who string) error {
 	c.place = nil
 	return nil
 }
+
+// Strike counts something held against the connection, and answers how often that was.
+func (c *Conn) Strike() int { return int(c.strikes.Add(1)) }
 
 // Close closes the connection. Calling it again is harmless.
 func (c *Conn) Close() error {
