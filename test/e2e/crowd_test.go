@@ -188,22 +188,22 @@ func (c *crowd) reader(p int, client logv1.LogClient) {
 	}
 }
 
-// finish ends the crowd and holds what it was told against every node's log.
+// finish ends the crowd and holds what it was told against every node's log, also
+// when somebody was told of an error.
 func (c *crowd) finish() *history.History {
 	t, w := c.w.t, c.w
 	t.Helper()
 	close(c.stop)
 	c.wg.Wait()
-	c.mu.Lock()
-	require.NoError(t, errors.Join(c.errs...))
-	c.mu.Unlock()
-
 	next := w.stats(w.leader()).GetVisible()
+	if err := c.err(); err != nil {
+		h, _ := w.verify(c.record, 0, next)
+		t.Fatalf("nothing is wrong with what was told, but clients saw errors (kept: %s):\n%v", w.keep(h, historyFolder()), err)
+	}
+
 	require.Equal(t, c.appended.Load(), next, "records in the log")
 	w.until("the tails", func() error {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		if err := errors.Join(c.errs...); err != nil {
+		if err := c.err(); err != nil {
 			return harness.Ended(err)
 		}
 		for i, at := range c.tails {
@@ -227,6 +227,13 @@ func (c *crowd) finish() *history.History {
 	}
 	t.Logf("longest call %s, %d moves between proxies", longest.Round(time.Millisecond), c.moves.Load())
 	return h
+}
+
+// err joins what clients saw of errors.
+func (c *crowd) err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return errors.Join(c.errs...)
 }
 
 // plantsAreFound requires that the checker would have found every kind of violation

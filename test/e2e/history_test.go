@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"cmp"
 	"compress/gzip"
 	"errors"
 	"math/rand/v2"
@@ -60,16 +61,15 @@ func (w *world) verify(r *history.Recorder, from, next uint64) (*history.History
 	samples, err := linear.Sample(h, rand.New(rand.NewPCG(seed, 0)), 20, 40, 5*time.Second)
 	w.t.Logf("Porcupine: %d samples, %d operations, %d given up for time", samples.Windows, samples.Ops, samples.Unknown)
 	err = errors.Join(report.Err(), err)
-	folder := os.Getenv("LOGD_HISTORY")
-	if err != nil && folder == "" {
-		folder = os.TempDir()
-	}
-	if folder != "" {
-		w.t.Logf("kept: %s", w.keep(h, folder))
+	if err != nil || os.Getenv("LOGD_HISTORY") != "" {
+		w.t.Logf("kept: %s", w.keep(h, historyFolder()))
 	}
 	require.NoError(w.t, err, "seed of the samples %d", seed)
 	return h, report
 }
+
+// historyFolder is where histories are kept.
+func historyFolder() string { return cmp.Or(os.Getenv("LOGD_HISTORY"), os.TempDir()) }
 
 // keep writes h to a file for checkhistory.
 func (w *world) keep(h *history.History, folder string) string {
