@@ -36,6 +36,7 @@ type detector struct {
 type doubt struct {
 	index, own uint64
 	answers    map[string]answer // of the other nodes, by id
+	tried      bool              // a whole round of questions did not decide it
 	settled    bool              // no more can be learned at this entry
 }
 
@@ -77,13 +78,14 @@ func (d *detector) agrees(index uint64) {
 	}
 }
 
-// renew puts a newer entry in the place of one that too few voters remember. Who
-// leads hears no other announcement than its own: nothing else would end its doubt,
-// nor move the leadership.
+// renew puts a newer entry in the place of one that the voters could not decide, be
+// it that too few remember it or that one is away. Who leads hears no other
+// announcement than its own: nothing else would end a doubt whose cause is gone, nor
+// move the leadership.
 func (d *detector) renew(at note) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.doubt == nil || !d.doubt.settled || at.index <= d.doubt.index {
+	if d.doubt == nil || !d.doubt.tried || at.index <= d.doubt.index {
 		return
 	}
 	d.doubt = &doubt{index: at.index, own: at.digest, answers: make(map[string]answer)}
@@ -134,7 +136,7 @@ func (d *detector) run() {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	pause := time.Duration(0)
-	asked := make(chan struct{}, 1) // capacity 1: the one round under way has ended
+	asked := make(chan uint64, 1) // capacity 1: the one round under way, at that entry, has ended
 	asking := false
 	for {
 		select {
@@ -144,9 +146,9 @@ func (d *detector) run() {
 		case <-d.wake:
 			pause = 0
 		case <-retry.C:
-		case <-asked:
+		case index := <-asked:
 			asking = false
-			if d.judge(ctx) {
+			if d.judge(ctx, index) {
 				return
 			}
 			pause = min(max(2*pause, firstAsk), lastAsk)
@@ -159,7 +161,7 @@ func (d *detector) run() {
 			asking = true
 			work.Go(func() {
 				d.ask(ctx, q)
-				asked <- struct{}{}
+				asked <- q.at.index
 			})
 		}
 	}
@@ -190,20 +192,24 @@ type question struct {
 	to []string
 }
 
+// question is what to ask next. The leader is asked again and again: whoever is asked
+// makes the log say how things stand now, once it leads, though nothing is written.
 func (d *detector) question() (q question, ok bool) {
 	voters := d.voters()
+	_, leader := d.e.raft.LeaderWithID()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.doubt == nil || d.doubt.settled {
+	if d.doubt == nil {
 		return q, false
 	}
 	q.at = note{d.doubt.index, d.doubt.own}
 	for _, id := range voters {
-		if _, answered := d.doubt.answers[id]; !answered && id != d.e.r.cfg.ID {
+		if _, answered := d.doubt.answers[id]; id != d.e.r.cfg.ID && (!answered || id == string(leader)) {
 			q.to = append(q.to, id)
 		}
 	}
-	return q, true // with nobody left to ask there is still a ruling to give
+	// With nobody left to ask there is still a ruling to give, once.
+	return q, !d.doubt.settled || len(q.to) > 0
 }
 
 func (d *detector) voters() (ids []string) {
@@ -231,16 +237,20 @@ func (d *detector) ask(ctx context.Context, q question) {
 			}
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			if d.doubt != nil && d.doubt.index == q.at.index {
-				d.doubt.answers[id] = answer{known && sameVersion(digest), digest}
+			if known = known && sameVersion(digest); d.doubt == nil || d.doubt.index != q.at.index {
+				return
+			}
+			if known || !d.doubt.answers[id].known { // what it once said counts
+				d.doubt.answers[id] = answer{known, digest}
 			}
 		})
 	}
 	wg.Wait()
 }
 
-// judge looks at the answers. It reports true when this node has ended itself.
-func (d *detector) judge(ctx context.Context) bool {
+// judge looks at the answers, after a round of questions about the entry at index. It
+// reports true when this node has ended itself.
+func (d *detector) judge(ctx context.Context, index uint64) bool {
 	voters := d.voters()
 	r := d.e.r
 	d.mu.Lock()
@@ -257,6 +267,7 @@ func (d *detector) judge(ctx context.Context) bool {
 			break
 		}
 	}
+	d.doubt.tried = d.doubt.tried || d.doubt.index == index
 	switch ruling {
 	case rulingInnocent:
 		d.end("a majority of voters agrees")
@@ -285,7 +296,8 @@ func (d *detector) judge(ctx context.Context) bool {
 // CompareHash answers a node whose certificate has that name, and whose state
 // just after the announced entry at index has that fingerprint: with this node's
 // own, if it remembers it. *BehindError: it has not applied that entry yet. If
-// they differ this node begins to ask as well.
+// they differ this node begins to ask as well. As leader it announces its state, though
+// nothing was written: who asks is in doubt, and that may end it.
 func (r *Replica) CompareHash(name string, index, digest uint64) (known bool, own uint64, err error) {
 	e := r.engine.Load()
 	if e == nil {
@@ -298,12 +310,14 @@ func (r *Replica) CompareHash(name string, index, digest uint64) (known bool, ow
 	if !sameVersion(digest) {
 		return false, own, nil // it is of another version: neither can say anything
 	}
+	peers := e.peers()
+	by := slices.IndexFunc(peers, func(p Peer) bool { return NameOf(p.ID) == name })
+	if by < 0 {
+		return known, own, nil // a stranger to the configuration: its word is nothing
+	}
+	e.fsm.want()
 	if known && own != digest {
-		by := slices.IndexFunc(e.peers(), func(p Peer) bool { return NameOf(p.ID) == name })
-		if by < 0 {
-			return known, own, nil // a stranger to the configuration: its word is nothing
-		}
-		e.detector.differs(note{index, own}, e.peers()[by].ID, digest)
+		e.detector.differs(note{index, own}, peers[by].ID, digest)
 	}
 	return known, own, nil
 }

@@ -380,3 +380,48 @@ func TestADoubtThatNobodyRemembersEnds(t *testing.T) {
 		s.work(time.Second)
 	})
 }
+
+// A doubt whose cause is gone ends though a voter is away, which would have been
+// asked about it, and though a leader hears nobody's word but its own.
+func TestADoubtEndsWithItsCause(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * unit)
+		l, wrong := s.leader(), s.follower()
+		for _, n := range s.ordered() {
+			if n != l && n != wrong {
+				s.partition(n)
+			}
+		}
+		s.work(5 * unit)
+		wrong.r.Flip("owner")
+		s.offer(11 * unit)
+		require.True(s.t, l.r.Doubted())
+		require.True(s.t, wrong.r.Doubted())
+		wrong.r.Flip("owner")
+		for _, n := range []*node{l, wrong} {
+			n.await("ready again", func(v replica.View) bool { return v.Ready })
+			require.False(s.t, n.r.Doubted(), n.id)
+		}
+		require.Equal(s.t, l, s.leader())
+		s.heal()
+		s.work(5 * unit)
+		require.Len(s.t, s.ordered(), 3)
+	})
+}
+
+// A follower in a doubt that no voter can decide is ready again though nothing is
+// written: that it asks makes the leader announce how it stands.
+func TestADoubtEndsOnAnIdleLog(t *testing.T) {
+	diverging(t, nil, func(s *sim) {
+		s.work(6 * unit)
+		time.Sleep(40 * unit) // all is said
+		n := s.follower()
+		last := n.r.Log().Last()
+		n.r.Doubt()
+		n.await("in doubt", func(v replica.View) bool { return !v.Ready })
+		n.await("ready again", func(v replica.View) bool { return v.Ready })
+		require.False(s.t, n.r.Doubted())
+		time.Sleep(40 * unit)
+		require.LessOrEqual(s.t, n.r.Log().Last(), last+4, "and then the log is idle again")
+	})
+}

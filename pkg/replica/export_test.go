@@ -143,6 +143,11 @@ func (r *Replica) Doubted() bool {
 	return e != nil && e.detector.doubted()
 }
 
+// Doubt begins a doubt about an entry that no node remembers.
+func (r *Replica) Doubt() {
+	r.engine.Load().detector.differs(note{1, 1}, "", 0)
+}
+
 // HoldApply keeps the state machine from applying anything until release.
 func (r *Replica) HoldApply() (release func()) {
 	f := r.engine.Load().fsm

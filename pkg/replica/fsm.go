@@ -147,6 +147,13 @@ func (f *fsm) announcement() (newest note, due bool) {
 	return f.notes.newest(), f.notes.due()
 }
 
+// want makes an announcement due, and the one that compares it.
+func (f *fsm) want() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.notes.wanted = 2
+}
+
 // noted is the state noted at index.
 func (f *fsm) noted(index uint64) (digest uint64, known bool, applied uint64) {
 	f.mu.Lock()

@@ -14,6 +14,8 @@ type notes struct {
 	n     uint64 // noted so far
 	fresh bool   // something was applied since the newest
 	owed  bool   // and before it: its digest has not been announced yet
+
+	wanted int // announcements that somebody in doubt waits for
 }
 
 func (s *notes) newest() note {
@@ -37,12 +39,13 @@ func (s *notes) add(n note) {
 	s.ring[s.n%keptNotes] = n
 	s.n++
 	s.owed, s.fresh = s.fresh, false
+	s.wanted = max(s.wanted-1, 0)
 }
 
 // due says whether an announcement has something to say: entries were applied
 // since the newest, or those before it have not been compared. An idle log is
-// announced twice and then no more.
-func (s *notes) due() bool { return s.fresh || s.owed }
+// announced twice and then no more, but to a node in doubt.
+func (s *notes) due() bool { return s.fresh || s.owed || s.wanted > 0 }
 
 // printVersion is the lowest byte of every fingerprint. Whoever changes what goes
 // into one raises it: nodes of two versions have nothing to compare.
