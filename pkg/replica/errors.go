@@ -121,6 +121,20 @@ func (e *ClusterMismatchError) Error() string {
 	return fmt.Sprintf("node belongs to cluster %s, not %s", e.Bound, e.Got)
 }
 
+// UnknownEntryError ends a node that has to apply an entry which its version cannot
+// read. Skipping it would leave this node another than those that can, so it stops,
+// within a FatalError, and loses nothing: the entry stays in its log, and a version
+// that knows it applies it.
+type UnknownEntryError struct {
+	Index, Term uint64
+	What        string // the kind, and the type
+}
+
+func (e *UnknownEntryError) Error() string {
+	return fmt.Sprintf("entry %d is a %s, which this version of logd does not know: a newer one wrote it, that of the leader of term %d; "+
+		"start this node with that version; its data is whole, and nothing is lost", e.Index, e.What, e.Term)
+}
+
 // NameTakenError refuses a new node whose certificate name already has another
 // id in the configuration; that id has to be removed first.
 type NameTakenError struct{ Name, ID string }

@@ -65,7 +65,7 @@ func (m *machine) data(index uint64, payload []byte, out []outcome, pub []commit
 		out = append(out, o)
 	})
 	if err != nil {
-		return out, pub, fmt.Errorf("apply entry %d: %w", index, err)
+		return out, pub, unknownEntry(index, m.term, err)
 	}
 	return out, pub, nil
 }
@@ -109,7 +109,7 @@ func (m *machine) decide(h *header) outcome {
 func (m *machine) control(index uint64, payload []byte) error {
 	c, err := decodeControl(payload)
 	if err != nil {
-		return fmt.Errorf("apply entry %d: %w", index, err)
+		return unknownEntry(index, m.term, err)
 	}
 	switch {
 	case c.former != "" && (m.cluster == c.former || m.cluster == ""):

@@ -39,6 +39,21 @@ const (
 
 var errPayload = errors.New("malformed entry payload")
 
+// unknownError is the error for a payload that is sound and of no kind this version
+// knows. Whoever applies it says which entry it is.
+type unknownError struct{ what string }
+
+func (e *unknownError) Error() string { return "unknown " + e.what }
+
+// unknownEntry names the entry that err is about.
+func unknownEntry(index, term uint64, err error) error {
+	var u *unknownError
+	if errors.As(err, &u) {
+		return &UnknownEntryError{Index: index, Term: term, What: u.what}
+	}
+	return fmt.Errorf("apply entry %d: %w", index, err)
+}
+
 // header is a batch as it stands in an entry; its records are
 // payload[pos:pos+len].
 type header struct {
@@ -82,8 +97,11 @@ func appendHeader(dst []byte, h *header, n int) []byte {
 // decodeData calls each for every batch of a data entry, in order. It reads
 // headers only and allocates nothing.
 func decodeData(payload []byte, each func(h *header)) error {
-	if len(payload) == 0 || payload[0] != kindData {
+	if len(payload) == 0 {
 		return errPayload
+	}
+	if payload[0] != kindData {
+		return &unknownError{fmt.Sprintf("payload of kind %d", payload[0])}
 	}
 	n, w := binary.Uvarint(payload[1:])
 	if w <= 0 {
@@ -108,7 +126,7 @@ func decodeData(payload []byte, each func(h *header)) error {
 		copy(h.producer[:], p)
 		flags, at := p[40], 41
 		if flags&^flagKeyed != 0 {
-			return fmt.Errorf("%w: flags %#x", errPayload, flags)
+			return &unknownError{fmt.Sprintf("batch with flags %#x", flags)}
 		}
 		if flags&flagKeyed != 0 {
 			if len(p) < batchFixed+keyBytes {
@@ -207,7 +225,7 @@ func decodeControl(payload []byte) (control, error) {
 			index: binary.LittleEndian.Uint64(body), digest: binary.LittleEndian.Uint64(body[8:]), by: string(body[16:]),
 		}}, nil
 	default:
-		return control{}, fmt.Errorf("%w: control type %d", errPayload, payload[1])
+		return control{}, &unknownError{fmt.Sprintf("control entry of type %d", payload[1])}
 	}
 }
 
