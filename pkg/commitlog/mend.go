@@ -215,10 +215,10 @@ func (l *Log) createSegment(prev tail, id uint64, b []byte) (*segment, error) {
 		return nil, errors.Join(err, f.Close(), l.fs.Remove(l.path(free)))
 	}
 	if err := l.fs.Rename(l.path(free), l.path(name)); err != nil {
-		return nil, l.fatal("rename", l.path(free), err)
+		return nil, errors.Join(l.fatal("rename", l.path(free), err), f.Close())
 	}
 	if err := l.syncDir(); err != nil {
-		return nil, err
+		return nil, errors.Join(err, f.Close())
 	}
 	l.metrics.bytes.Add(float64(len(b)))
 	return &segment{

@@ -248,6 +248,7 @@ func (l *Log) mapFile(f *offsetFile) error {
 // discardOffsets removes a file of the index; readers that hold it read on.
 func (l *Log) discardOffsets(f *offsetFile) error {
 	if err := l.remove(f.name); err != nil {
+		f.handle.drop()
 		return err
 	}
 	if err := f.handle.release(); err != nil {

@@ -117,6 +117,7 @@ func (l *Log) repairOffsets(first uint64, batches []Applied) error {
 	f := &offsetFile{name: old.name, path: old.path, first: first, handle: newHandle(file),
 		count: old.count, next: next, newest: newest, synced: true}
 	if err := l.mapFile(f); err != nil {
+		f.handle.drop()
 		return l.fatal("map", f.path, err)
 	}
 	l.mu.Lock()

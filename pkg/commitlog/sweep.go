@@ -31,9 +31,9 @@ func (l *Log) sweep() (more bool, err error) {
 		return false, err
 	}
 	l.mu.Lock()
-	var segment *segment
+	var first *segment
 	if len(l.gone.segments) > 0 {
-		segment = l.gone.segments[0]
+		first = l.gone.segments[0]
 		l.gone.segments = l.gone.segments[1:]
 	}
 	var offsets []*offsetFile
@@ -45,18 +45,12 @@ func (l *Log) sweep() (more bool, err error) {
 	}
 	more = len(l.gone.segments)+len(l.gone.offsets) > 0
 	l.mu.Unlock()
-	if segment == nil && offsets == nil {
+	if first == nil && offsets == nil {
 		return false, nil
 	}
-	if segment != nil {
-		if err := l.discard(segment); err != nil {
-			return false, err
-		}
+	var segments []*segment
+	if first != nil {
+		segments = append(segments, first)
 	}
-	for _, f := range offsets {
-		if err := l.discardOffsets(f); err != nil {
-			return false, err
-		}
-	}
-	return more, l.syncDir()
+	return more, l.discardAll(segments, offsets)
 }

@@ -73,11 +73,13 @@ func (l *Log) cutAt(n int, from uint64, end durableEnd) error {
 
 	// Newest first, each for good before the next: a crash between leaves a
 	// shorter log, never one with a hole.
-	for _, g := range slices.Backward(gone) {
-		if err := l.discard(g); err != nil {
-			return err
+	for i, g := range slices.Backward(gone) {
+		err := l.discard(g)
+		if err == nil {
+			err = l.syncDir()
 		}
-		if err := l.syncDir(); err != nil {
+		if err != nil {
+			drop(gone[:i], nil)
 			return err
 		}
 	}
@@ -112,9 +114,11 @@ func (s *segment) endBefore(from uint64) (durableEnd, error) {
 	return durableEnd{index: h.index, term: h.term, id: s.id, place: p.place + h.bytes()}, nil
 }
 
-// discard removes a segment's file; readers that hold it read on.
+// discard removes a segment's file, which is no part of the log any more, and lets go
+// of it whether that works or not; readers that hold it read on.
 func (l *Log) discard(s *segment) error {
 	if err := l.remove(s.name); err != nil {
+		s.handle.drop()
 		return err
 	}
 	if err := s.handle.release(); err != nil {
@@ -122,6 +126,17 @@ func (l *Log) discard(s *segment) error {
 	}
 	l.metrics.segments.Dec()
 	return nil
+}
+
+// drop lets go of files that are no part of the log any more and that a fatal fault
+// keeps from being removed. Close knows nothing of them.
+func drop(segments []*segment, files []*offsetFile) {
+	for _, s := range segments {
+		s.handle.drop()
+	}
+	for _, f := range files {
+		f.handle.drop()
+	}
 }
 
 // Reset empties the log, durably: the next entry is s.Index+1 and the next
@@ -159,13 +174,20 @@ func (l *Log) reset(s Start) error {
 	l.wake()
 	l.mu.Unlock()
 	l.SetCommitted(s.Index)
-	for _, g := range segments {
-		if err := l.discard(g); err != nil {
+	return l.discardAll(segments, files)
+}
+
+// discardAll is discard of many, and one sync of the directory.
+func (l *Log) discardAll(segments []*segment, files []*offsetFile) error {
+	for i, s := range segments {
+		if err := l.discard(s); err != nil {
+			drop(segments[i+1:], files)
 			return err
 		}
 	}
-	for _, f := range files {
+	for i, f := range files {
 		if err := l.discardOffsets(f); err != nil {
+			drop(nil, files[i+1:])
 			return err
 		}
 	}
@@ -212,7 +234,9 @@ func (l *Log) dropSpare() error {
 
 // discardSpares removes the spares; their ids are used.
 func (l *Log) discardSpares() error {
-	for _, sp := range l.spares {
+	for len(l.spares) > 0 {
+		sp := l.spares[0]
+		l.spares = l.spares[1:] // Close closes the others
 		if err := sp.file.Close(); err != nil {
 			return l.fatal("close", l.path(freeName(sp.id)), err)
 		}
