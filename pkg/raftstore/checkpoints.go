@@ -36,13 +36,16 @@ type checkpoints struct {
 	mu     sync.Mutex
 	list   []*checkpoint // ascending by index
 	base   uint64        // index of the checkpoint the log starts at, 0: none
-	bad    []string      // files that did not verify
+	bad    []string      // files that did not verify, and are still there
 }
 
 // openCheckpoints reads the headers of all checkpoints, and the whole of the
 // newest one. Damaged ones are left alone and not used.
 func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints, error) {
 	c := &checkpoints{fs: fsys, dir: dir, logger: logger}
+	if err := c.rename(); err != nil {
+		return nil, err
+	}
 	names, err := fsys.List(dir)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", dir, err)
@@ -53,6 +56,9 @@ func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints
 			continue
 		}
 		h, err := c.readHeader(n)
+		if err == nil && !h.named(n) {
+			err = fmt.Errorf("it is checkpoint %s", h.id()) // and not whole, or there already
+		}
 		if err != nil {
 			logger.Warn("checkpoint ignored", "file", n, "err", err)
 			c.bad = append(c.bad, n)
@@ -73,6 +79,61 @@ func openCheckpoints(fsys vfs.FS, dir string, logger hclog.Logger) (*checkpoints
 		c.spoiled(h, err)
 	}
 	return c, nil
+}
+
+// named says whether a file of that name may be the checkpoint h, or its copy.
+func (h *checkpoint) named(name string) bool {
+	return strings.TrimSuffix(name, copySuffix) == h.id()+checkpointSuffix
+}
+
+// rename gives checkpoints that go by another's name, as after two files were
+// swapped, their own, where nothing whole has that. They are read before any is
+// written, so that two may have each other's. A crash between the two writes costs
+// one of them; the log's start has a copy.
+func (c *checkpoints) rename() error {
+	names, err := c.fs.List(c.dir)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", c.dir, err)
+	}
+	own := make(map[string][]byte) // by its name
+	for _, n := range names {
+		if !isCheckpoint(n) {
+			continue
+		}
+		h, err := c.readHeader(n)
+		if err != nil || h.named(n) {
+			continue
+		}
+		b, err := vfs.ReadFile(c.fs, path.Join(c.dir, n))
+		if err == nil {
+			err = h.same(b)
+		}
+		if err == nil {
+			c.logger.Warn("checkpoint goes by a wrong name", "file", n, "is", h.id())
+			own[h.id()+checkpointSuffix] = b
+		}
+	}
+	for n, b := range own {
+		h, err := decodeHeader(b)
+		if err != nil {
+			return err
+		}
+		if there, err := vfs.ReadFile(c.fs, path.Join(c.dir, n)); err == nil && h.same(there) == nil {
+			continue
+		}
+		if err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, n), b); err != nil && !IsFull(err) {
+			return fmt.Errorf("write checkpoint %s: %w", n, err)
+		}
+	}
+	return nil
+}
+
+// whole takes a name off the list of files that did not verify: what is there now
+// does, or nothing is.
+func (c *checkpoints) whole(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bad = slices.DeleteFunc(slices.Clone(c.bad), func(n string) bool { return n == name })
 }
 
 func (c *checkpoints) readHeader(name string) (*checkpoint, error) {
@@ -187,6 +248,7 @@ func (c *checkpoints) put(h *checkpoint, config, state []byte) error {
 	if err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, h.name), h.encode(config, state)); err != nil {
 		return fmt.Errorf("write checkpoint %s: %w", h.name, err)
 	}
+	c.whole(h.name)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	list := make([]*checkpoint, 0, len(c.list)+1)
@@ -218,7 +280,7 @@ func (c *checkpoints) forget(h *checkpoint) error {
 // double writes the second copy of a checkpoint. change must be held.
 func (c *checkpoints) double(h *checkpoint) error {
 	name := path.Join(c.dir, h.id()+checkpointSuffix+copySuffix)
-	if _, err := c.fs.Stat(name); err == nil {
+	if b, err := vfs.ReadFile(c.fs, name); err == nil && h.same(b) == nil {
 		return nil
 	}
 	b, err := vfs.ReadFile(c.fs, path.Join(c.dir, h.name))
@@ -306,6 +368,7 @@ func (c *checkpoints) keep(base uint64, choose func([]*checkpoint) []*checkpoint
 			if err := c.fs.Remove(path.Join(c.dir, n)); err != nil {
 				return fmt.Errorf("remove checkpoint %s: %w", n, err)
 			}
+			c.whole(n)
 		}
 	}
 	return nil

@@ -327,3 +327,50 @@ func TestScrubOfAStore(t *testing.T) {
 	require.NotZero(t, s.Log().Stats().Scrub.Passes)
 	require.NoError(t, s.Close())
 }
+
+// Checkpoints that go by each other's names are found, and get their own again. A copy
+// that is there and does not verify is no copy. What was found damaged is damaged only
+// as long as it is there.
+func TestMisnamedCheckpoints(t *testing.T) {
+	mem := whole(t)
+	names := checkpointFiles(t, mem) // 10, its copy, 20 to 60
+	read := func(fs vfs.FS, name string) string {
+		b, err := vfs.ReadFile(fs, name)
+		require.NoError(t, err)
+		return string(b)
+	}
+	for _, pair := range [][2]int{{0, 3}, {1, 4}, {2, 3}, {5, 6}} {
+		fs := mem.Kill()
+		a, b := names[pair[0]], names[pair[1]]
+		require.NoError(t, fs.Rename(a, "data/other"))
+		require.NoError(t, fs.Rename(b, a))
+		require.NoError(t, fs.Rename("data/other", b))
+		s, err := quarantine(fs)
+		require.NoError(t, err)
+		require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()), pair)
+		require.NoError(t, s.Scrub(t.Context(), free))
+		require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()), pair)
+		require.Empty(t, s.Damage().Checkpoints, pair)
+		for _, name := range names {
+			require.Equal(t, read(mem, name), read(fs, name), pair)
+		}
+		require.NoError(t, s.Close())
+	}
+
+	fs := mem.Kill()
+	s, err := quarantine(fs)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	require.NoError(t, fs.Corrupt(names[1], 80, 1))
+	moved, err := s.Retain(0)
+	require.NoError(t, err)
+	require.False(t, moved)
+	require.Equal(t, read(mem, names[1]), read(fs, names[1]))
+	require.NoError(t, fs.Corrupt(names[3], 80, 1))
+	require.NoError(t, s.Scrub(t.Context(), free))
+	require.Equal(t, []string{path.Base(names[3])}, s.Damage().Checkpoints)
+	checkpoint(t, s.Snapshots(), 70, 70)
+	require.Empty(t, s.Damage().Checkpoints)
+	d := s.Damage()
+	require.False(t, d.Any())
+}

@@ -83,6 +83,7 @@ func (c *checkpoints) mend(h *checkpoint, twice bool) error {
 		if err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, n), whole); err != nil {
 			return err
 		}
+		c.whole(n)
 		c.logger.Info("checkpoint restored from its copy", "file", n)
 	}
 	return nil
