@@ -73,7 +73,7 @@ func (l *Log) settleSegments(d durableEnd) error {
 // reaches reports a log that ends, with the entry last, before what was
 // durable.
 func (l *Log) reaches(last uint64, d durableEnd) error {
-	if known := max(d.index, l.options.VerifiedTo); last < known {
+	if known := max(d.index, l.options.VerifiedTo, l.options.KnownCommit); last < known {
 		return &CorruptError{Path: l.dir, Index: last + 1,
 			Reason: fmt.Sprintf("the log ends at entry %d, but %d was durable", last, known)}
 	}

@@ -374,3 +374,27 @@ func TestMisnamedCheckpoints(t *testing.T) {
 	d := s.Damage()
 	require.False(t, d.Any())
 }
+
+// A log that lost its end, below what a checkpoint shows to be committed, and the
+// offset index with it, waits for a repair like any other.
+func TestALostEndBesideALostOffsetIndex(t *testing.T) {
+	fs := whole(t)
+	require.NoError(t, fs.Remove("data/log/durable-end"))
+	all, err := fs.List("data/log")
+	require.NoError(t, err)
+	for _, n := range all {
+		var first uint64
+		if k, _ := fmt.Sscanf(n, "%020d", &first); k == 1 && (strings.HasSuffix(n, ".off") || strings.HasSuffix(n, ".seg") && first > 45) {
+			require.NoError(t, fs.Remove(path.Join("data/log", n)))
+		}
+	}
+	_, err = raftstore.Open(raftstore.Options{FS: fs, Dir: "data", SegmentBytes: 2048})
+	require.Error(t, err)
+	s, err := quarantine(fs)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, s.Close()) }()
+	d := s.Damage()
+	require.True(t, d.Blocked)
+	require.NotEmpty(t, d.Log)
+	require.Less(t, d.Log[0].First, uint64(60))
+}
