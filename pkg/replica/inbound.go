@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,9 @@ type peer struct {
 	id  string
 	net *raft.NetworkTransport
 	in  chan net.Conn // unbuffered: accepted connections on their way to net
+
+	ctx    context.Context //nolint:containedctx // ends with the transport's, or when the peer is forgotten
+	cancel context.CancelFunc
 }
 
 // Accept implements net.Listener for the peer's NetworkTransport.
@@ -29,7 +33,7 @@ func (p *peer) Accept() (net.Conn, error) {
 	select {
 	case c := <-p.in:
 		return c, nil
-	case <-p.t.ctx.Done():
+	case <-p.ctx.Done():
 		return nil, errTransportClosed
 	}
 }
@@ -77,17 +81,14 @@ func (t *transport) admit(conn *trackedConn, certName string) error {
 	if err := conn.SetDeadline(time.Time{}); err != nil {
 		return err
 	}
-	p, err := t.peer(pre.from)
+	p, err := t.peer(pre.from, conn)
 	if err != nil {
 		return err
 	}
-	t.mu.Lock()
-	conn.peer = p.id
-	t.mu.Unlock()
 	select {
 	case p.in <- &servedConn{conn}:
 		return nil
-	case <-t.ctx.Done():
+	case <-p.ctx.Done():
 		return errTransportClosed
 	}
 }
@@ -105,20 +106,23 @@ func (c *servedConn) Write(b []byte) (int, error) {
 	return c.trackedConn.Write(b)
 }
 
-// peer finds or makes the peer of that id.
-func (t *transport) peer(id string) (*peer, error) {
+// peer finds or makes the peer of that id, whose connection conn is.
+func (t *transport) peer(id string, conn *trackedConn) (*peer, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.closed {
 		return nil, errTransportClosed
 	}
 	if p := t.peers[id]; p != nil {
+		conn.peer = id
 		return p, nil
 	}
-	if len(t.peers) >= maxPeers {
+	if len(t.peers) >= maxPeers && !t.forget() {
 		return nil, fmt.Errorf("more than %d peers", maxPeers)
 	}
+	conn.peer = id
 	p := &peer{t: t, id: id, in: make(chan net.Conn)}
+	p.ctx, p.cancel = context.WithCancel(t.ctx)
 	p.net = raft.NewNetworkTransportWithConfig(t.netConfig(p))
 	t.peers[id] = p
 	t.wg.Add(1)
@@ -129,6 +133,24 @@ func (t *transport) peer(id string) (*peer, error) {
 	return p, nil
 }
 
+// forget ends the peers that have no connection open: nodes that were replaced, in
+// the life of one that stays. mu is held.
+func (t *transport) forget() (some bool) {
+	open := make(map[string]bool)
+	for c := range t.conns {
+		open[c.peer] = true
+	}
+	for id, p := range t.peers {
+		if !open[id] {
+			delete(t.peers, id)
+			p.cancel()
+			_ = p.net.Close() // it has no listener, and no connection
+			some = true
+		}
+	}
+	return some
+}
+
 // merge passes the peer's RPCs on to Raft, checked and hardened.
 func (p *peer) merge() {
 	for {
@@ -137,7 +159,7 @@ func (p *peer) merge() {
 			if err := p.serve(rpc); err != nil {
 				rpc.Respond(nil, err)
 			}
-		case <-p.t.ctx.Done():
+		case <-p.ctx.Done():
 			return
 		}
 	}

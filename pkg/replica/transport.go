@@ -23,7 +23,8 @@ const (
 	maxAppendBytes = 4 << 20
 	// entryOverhead is what an entry takes on the wire besides its data, roughly.
 	entryOverhead = 128
-	// maxPeers bounds the peers one node talks to.
+	// maxPeers bounds the peers one node talks to, and those it has inbound
+	// connections of at a time.
 	maxPeers = 64
 )
 

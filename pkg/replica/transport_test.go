@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -188,4 +189,54 @@ func TestUnansweredFutures(t *testing.T) {
 	}
 	require.False(t, endWith(r.AddVoter("a", "a", 0, 0), done), "an answer already")
 	require.ErrorIs(t, await(context.Background(), r.Apply(nil, 0), done), raft.ErrRaftShutdown)
+}
+
+// I12: so many peers at a time, and not more; who has no connection any more does not
+// count, however many nodes were replaced in the life of this one.
+func TestPeersThatAreGoneDoNotCount(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := &transport{
+			id: "b.00000002", cluster: transportCluster, logger: hclog.NewNullLogger(), rules: allRules,
+			start: func() (uint64, uint64) { return 0, 0 }, flip: func() {}, reads: newReads(nil, false),
+		}
+		tr.open()
+		n := 0
+		connect := func() net.Conn {
+			n++
+			id := fmt.Sprintf("p%d.%08x", n, n)
+			near, far := net.Pipe()
+			tr.accept(far, NameOf(id))
+			_, err := near.Write(preface{cluster: transportCluster, from: id, to: tr.id}.encode())
+			require.NoError(t, err)
+			synctest.Wait()
+			return near
+		}
+		taken := func() bool {
+			tr.mu.Lock()
+			defer tr.mu.Unlock()
+			return tr.peers[fmt.Sprintf("p%d.%08x", n, n)] != nil
+		}
+		for range 3 * maxPeers { // one after the other
+			c := connect()
+			require.True(t, taken(), n)
+			require.NoError(t, c.Close())
+			synctest.Wait()
+		}
+		require.LessOrEqual(t, len(tr.peers), maxPeers)
+		var open []net.Conn
+		for range maxPeers { // at the same time
+			open = append(open, connect())
+			require.True(t, taken(), n)
+		}
+		_ = connect()
+		require.False(t, taken())
+		require.NoError(t, open[7].Close())
+		synctest.Wait()
+		last := connect()
+		require.True(t, taken())
+		for _, c := range append(open, last) {
+			_ = c.Close()
+		}
+		require.NoError(t, tr.Close())
+	})
 }
