@@ -12,6 +12,9 @@ import (
 
 const (
 	defaultWait = 50 * time.Millisecond
+	// confirmTime bounds the question whether this node still leads: a round of
+	// heartbeats, on a path that is an error anyway.
+	confirmTime = 2 * time.Second
 	// maxWait bounds what a request may ask for.
 	maxWait = 30 * time.Second
 )
@@ -87,10 +90,23 @@ func (s *Server) waitFor(ctx context.Context, off uint64, bound time.Duration) e
 // beyond is the verdict on an offset that is not readable here. That it does not
 // exist knows only a leader that has applied an entry of its own term, or a node
 // that has come as far as a linearizable read must (linear); on another the log may
-// just not have come that far.
-func (s *Server) beyond(off uint64, linear bool) error {
+// just not have come that far. A leader that was deposed and does not know it yet would
+// deny an offset that its successor has, so one behind next is denied only when a
+// majority has confirmed who leads; that next is not there yet was true a moment ago in
+// any case. nil: off is readable by now, or is next.
+func (s *Server) beyond(ctx context.Context, off uint64, linear bool) error {
+	leads := linear || s.replica.View().IsLeader
+	if leads && !linear && off > s.log.Visible() {
+		ctx, cancel := context.WithTimeout(ctx, confirmTime)
+		_, err := s.replica.ReadIndex(ctx)
+		cancel()
+		if off <= s.log.Visible() {
+			return nil
+		}
+		leads = err == nil
+	}
 	next := s.log.Visible()
-	if linear || s.replica.View().IsLeader {
+	if leads {
 		return apierr.OutOfRange{Offset: off, Lowest: s.log.Lowest(), Next: next}
 	}
 	return apierr.Behind{Visible: next}
@@ -121,7 +137,9 @@ func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, 
 		if off < s.log.Visible() { // it came while we asked who leads
 			return nil
 		}
-		return s.beyond(off, linear)
+		if err := s.beyond(ctx, off, linear); err != nil || off < s.log.Visible() {
+			return err
+		}
 	}
 	if err := s.waitFor(ctx, off, bound); err != nil {
 		return err
@@ -129,7 +147,10 @@ func (s *Server) readable(ctx context.Context, off uint64, bound time.Duration, 
 	if off < s.log.Visible() {
 		return nil
 	}
-	return s.beyond(off, linear)
+	if err := s.beyond(ctx, off, linear); err != nil || off < s.log.Visible() {
+		return err
+	}
+	return apierr.Behind{Visible: s.log.Visible()} // it was beyond next and is next now
 }
 
 // tailable waits until a stream may begin at off: off is in the log or is the
@@ -146,7 +167,7 @@ func (s *Server) tailable(ctx context.Context, off uint64, bound time.Duration) 
 	if off <= s.log.Visible() {
 		return nil
 	}
-	return s.beyond(off, false)
+	return s.beyond(ctx, off, false)
 }
 
 // waitOf is a request's wait_ms as a duration.

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"errors"
 	"math"
 	"testing"
@@ -120,6 +121,39 @@ func TestEndOfTheLog(t *testing.T) {
 			r.mu.Unlock()
 			r.follow()
 			require.Equal(t, apierr.OutOfRange{Offset: 0, Lowest: 1, Next: end}, reasonOf(t, do(r, 0)))
+		})
+	}
+}
+
+// A leader that was deposed and does not know it yet denies no offset: its successor
+// may have it. proxy.md, "End of the log": the leader says OUT_OF_RANGE, nobody else.
+func TestADeposedLeaderDeniesNoOffset(t *testing.T) {
+	for name, read := range map[string]func(*rig) error{
+		"Consume": func(r *rig) error {
+			_, err := r.client().Consume(ctxOf(r.t), &logv1.ConsumeRequest{Offset: 7})
+			return err
+		},
+		"FetchStream": func(r *rig) error {
+			s, err := r.proxy().FetchStream(ctxOf(r.t), &nodev1.FetchRequest{Offset: 7, WaitMs: 20})
+			require.NoError(r.t, err)
+			_, err = s.Recv()
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			r.put("0", "1")
+			r.confirmWith(func(context.Context) (uint64, error) {
+				return 0, &replica.NotLeaderError{LeaderID: otherID, Term: 5}
+			})
+			require.Equal(t, apierr.Behind{Visible: 2}, reasonOf(t, read(r)))
+			r.confirmWith(func(ctx context.Context) (uint64, error) { // nobody answers it
+				<-ctx.Done()
+				return 0, context.Cause(ctx)
+			})
+			require.Equal(t, apierr.Behind{Visible: 2}, reasonOf(t, read(r)))
+			r.confirmWith(nil)
+			require.Equal(t, apierr.OutOfRange{Offset: 7, Next: 2}, reasonOf(t, read(r)))
 		})
 	}
 }
