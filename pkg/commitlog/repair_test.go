@@ -339,3 +339,57 @@ func TestDropDamagedTail(t *testing.T) {
 		(&model{entries: m.slice(1, d.Last)}).is(t, l, fs, "cut")
 	})
 }
+
+// What a peer has is the same entries and not the same files: its segments begin
+// elsewhere, since it has others' sizes, was cut and begun anew, or came later. Each
+// segment of a log, lost or headless, is mended from such a log, read as a peer would.
+func TestRepairFromALogWithOtherSegments(t *testing.T) {
+	mem, m := build(t, 24, 50)
+	twins := map[string]func(o *commitlog.Options){
+		"larger segments":  func(o *commitlog.Options) { o.SegmentBytes = 2777 },
+		"smaller segments": func(o *commitlog.Options) { o.SegmentBytes = 512 },
+	}
+	for name, change := range twins {
+		o := small(memfs.New())
+		change(&o)
+		twin := open(t, o)
+		for i := uint64(1); i <= m.last(); i += 5 { // and written in other parts
+			require.NoError(t, twin.Append(m.slice(i, i+4)))
+		}
+		require.NotEqual(t, segments(t, mem), segments(t, o.FS))
+		for _, seg := range segments(t, mem) {
+			for _, how := range []string{"lost", "headless", "cut"} {
+				t.Run(name+"/"+how+"/"+seg, func(t *testing.T) {
+					fs := mem.Kill()
+					switch p := dir + "/" + seg; how {
+					case "lost":
+						require.NoError(t, fs.Remove(p))
+					case "headless":
+						require.NoError(t, fs.Corrupt(p, 20, 1))
+						require.NoError(t, fs.Corrupt(p, 70, 1)) // and the first frame's header
+					case "cut":
+						put(t, fs, p, get(t, fs, p)[:200])
+					}
+					l, err := damaged(fs, 0)
+					require.NoError(t, err)
+					for len(l.Damage()) > 0 {
+						d := l.Damage()[0]
+						var run []commitlog.Entry
+						for i := d.First; i <= max(d.Last, d.After.Index) && i <= twin.Last(); i++ {
+							e, err := twin.Entry(i)
+							require.NoError(t, err)
+							run = append(run, e)
+						}
+						if len(run) == 0 { // the end of both
+							require.NoError(t, l.DropDamagedTail(d.First))
+							continue
+						}
+						_, err := l.Repair(run, twin.Last())
+						require.NoError(t, err)
+					}
+					m.is(t, l, fs, seg)
+				})
+			}
+		}
+	}
+}

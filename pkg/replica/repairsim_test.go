@@ -121,9 +121,6 @@ func (s *ruiner) round(t *testing.T) {
 	hows := []string{"flip", "flip", "zero", "truncate", "swap", "remove"}
 	kind, how := kinds[s.rng.IntN(len(kinds))], hows[s.rng.IntN(len(hows))]
 	running := s.rng.IntN(2) == 0
-	if running && (how == "remove" || how == "truncate") {
-		how = "flip" // what a running process has open does not go
-	}
 	if !running {
 		_ = n.stop()
 		time.Sleep(time.Duration(s.rng.IntN(2000)) * time.Millisecond)
