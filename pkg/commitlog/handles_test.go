@@ -43,15 +43,6 @@ func (c counting) Lock(name string) (io.Closer, error) {
 	return &countedLock{Closer: l, open: c.open}, nil
 }
 
-func (c counting) Map(name string) (vfs.Mapping, error) {
-	m, err := c.FS.(vfs.Mapper).Map(name)
-	if err != nil {
-		return nil, err
-	}
-	c.open.Add(1)
-	return &countedMap{Mapping: m, open: c.open}, nil
-}
-
 type countedFile struct {
 	vfs.File
 	open   *atomic.Int64
@@ -73,16 +64,6 @@ type countedLock struct {
 func (l *countedLock) Close() error {
 	l.open.Add(-1)
 	return l.Closer.Close()
-}
-
-type countedMap struct {
-	vfs.Mapping
-	open *atomic.Int64
-}
-
-func (m *countedMap) Close() error {
-	m.open.Add(-1)
-	return m.Mapping.Close()
 }
 
 // I4: whatever operation a fault hits, Close leaves nothing open: a process with
@@ -117,11 +98,11 @@ func TestNothingStaysOpenAfterAFault(t *testing.T) {
 		hit := false
 		nth := faultfs.Nth(n)
 		var open atomic.Int64
-		o := small(counting{faultfs.Wrap(memfs.New(), faultfs.When(func(op faultfs.Op) bool {
+		o := small(faultfs.Wrap(counting{memfs.New(), &open}, faultfs.When(func(op faultfs.Op) bool {
 			match := on.On(op) && op.Kind != faultfs.Close && nth(op)
 			hit = hit || match
 			return match
-		}, faultfs.Fail(syscall.EIO))), &open})
+		}, faultfs.Fail(syscall.EIO))))
 		l, err := commitlog.Open(o)
 		require.NoError(t, err)
 		on.Set(true)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -147,7 +148,11 @@ func TestDamagedCheckpoint(t *testing.T) {
 			default:
 				require.Len(t, list, 5, what)
 				require.NotContains(t, fmt.Sprint(list), index, what)
-				require.Equal(t, []string{path.Base(name)}, s.Damage().Checkpoints, what)
+				if _, err := fs.Stat(name); err == nil { // or Open has removed it
+					require.Equal(t, []string{path.Base(name)}, s.Damage().Checkpoints, what)
+				} else {
+					require.Empty(t, s.Damage().Checkpoints, what)
+				}
 			}
 			require.NoError(t, s.Close(), what)
 		}
@@ -342,9 +347,9 @@ func TestMisnamedCheckpoints(t *testing.T) {
 	for _, pair := range [][2]int{{0, 3}, {1, 4}, {2, 3}, {5, 6}} {
 		fs := mem.Kill()
 		a, b := names[pair[0]], names[pair[1]]
-		require.NoError(t, fs.Rename(a, "data/other"))
+		require.NoError(t, fs.Rename(a, "data/checkpoints/other"))
 		require.NoError(t, fs.Rename(b, a))
-		require.NoError(t, fs.Rename("data/other", b))
+		require.NoError(t, fs.Rename("data/checkpoints/other", b))
 		s, err := quarantine(fs)
 		require.NoError(t, err)
 		require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()), pair)
@@ -383,8 +388,8 @@ func TestALostEndBesideALostOffsetIndex(t *testing.T) {
 	all, err := fs.List("data/log")
 	require.NoError(t, err)
 	for _, n := range all {
-		var first uint64
-		if k, _ := fmt.Sscanf(n, "%020d", &first); k == 1 && (strings.HasSuffix(n, ".off") || strings.HasSuffix(n, ".seg") && first > 45) {
+		first, err := strconv.ParseUint(n[:min(len(n), 20)], 10, 64)
+		if err == nil && (strings.HasSuffix(n, ".off") || strings.HasSuffix(n, ".seg") && first > 30) {
 			require.NoError(t, fs.Remove(path.Join("data/log", n)))
 		}
 	}
