@@ -1,6 +1,7 @@
 package commitlog_test
 
 import (
+	"bytes"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -164,4 +165,47 @@ func TestReadsWhileCutting(t *testing.T) {
 	require.NoError(t, published)
 	require.NoError(t, entry)
 	requireEntries(t, l, es[:29])
+}
+
+// Damage is looked into while a new leader cuts it off and stores other entries in its
+// place: those are not damaged. The cut comes in at every read that looking takes.
+func TestDamageThatIsCutWhileItIsLookedInto(t *testing.T) {
+	for n := int64(1); ; n++ {
+		mem := memfs.New()
+		var on, hit atomic.Bool
+		nth := faultfs.Nth(n)
+		var cut func()
+		o := small(faultfs.Wrap(mem, faultfs.When(func(op faultfs.Op) bool {
+			if op.Kind == faultfs.Read && on.Load() && nth(op) {
+				on.Store(false)
+				hit.Store(true)
+				cut()
+			}
+			return false
+		}, faultfs.Fail(syscall.EIO))))
+		o.SegmentBytes, o.CacheBytes = 1<<20, 1
+		l := open(t, o)
+		es := entries(1, 10, 1, 60)
+		require.NoError(t, l.Append(es))
+		want := append(es[:7:7], entries(8, 12, 2, 70)...)
+		cut = func() {
+			require.NoError(t, l.TruncateSuffix(8))
+			require.NoError(t, l.Append(want[7:]))
+		}
+		var place int64 // of the frame of entry 9, all being as long
+		first, err := vfs.ReadFile(mem, dir+"/"+segments(t, mem)[0])
+		require.NoError(t, err)
+		place = int64(bytes.Index(first, es[8].Data))
+		require.Positive(t, place)
+		require.NoError(t, mem.Corrupt(dir+"/"+segments(t, mem)[0], place, 1))
+		on.Store(true)
+		_, err = l.Entry(9)
+		if !hit.Load() {
+			require.Error(t, err)
+			require.Greater(t, n, int64(3))
+			return
+		}
+		require.Empty(t, l.Damage(), "cut in at read %d", n)
+		requireEntries(t, l, want, "cut in at read %d", n)
+	}
 }

@@ -89,6 +89,9 @@ func (s *Store) entry(index uint64) (commitlog.Entry, error) {
 	// Before it is read: one that is applied only after may be another by then.
 	fixed := index <= s.log.Applied()
 	e, err := s.log.Entry(index)
+	if s.read != nil {
+		s.read()
+	}
 	if err == nil && fixed {
 		s.cold.put(e)
 	}

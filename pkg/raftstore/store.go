@@ -80,6 +80,7 @@ type Store struct {
 	closed bool
 
 	cold cold                 // entries read from disk last
+	read func()               // what a test does when an entry has been read from disk; nil otherwise
 	noop atomic.Pointer[Mark] // the newest no-op Raft stored here
 	full atomic.Uint64        // calls that Raft was refused for a full disk
 	cut  bool                 // the end was cut and nothing stored since; of Raft's main goroutine
