@@ -32,8 +32,8 @@ type Config struct {
 	// StallAfter is how long a watch may say nothing. 0: 1 s. Nodes speak every
 	// few hundred milliseconds.
 	StallAfter time.Duration
-	// EjectBase is how long a follower rests after a request failed on it; it
-	// doubles while it fails again within half a minute, up to 10 s. 0: 500 ms.
+	// EjectBase is how long a follower rests on which three requests in a row have
+	// failed; it doubles while the next one fails too, up to 10 s. 0: 500 ms.
 	EjectBase time.Duration
 
 	Logger     hclog.Logger          // nil: quiet
@@ -100,7 +100,8 @@ func (c *Control) NotLeader(from, leader, addr string, term uint64) {
 }
 
 // Failed tells that a request failed on node id in a way that speaks against the
-// node. It does not block.
+// node. The call is to be counted out of its upstream.Node before. It does not
+// block.
 func (c *Control) Failed(id string, err error) {
 	c.hint(func(l *loop) { l.failed(id, err) })
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/discovery"
@@ -306,20 +308,27 @@ func TestNotLeader(t *testing.T) {
 	})
 }
 
+// fails tells as often as it takes that requests fail on node i.
+func (r *rig) fails(i int) {
+	for range 3 {
+		r.c.Failed(id(i), errUnavailable)
+	}
+}
+
 func TestFailed(t *testing.T) {
 	forLong := func(c *control.Config) { c.EjectBase = time.Hour }
 	t.Run("rests a follower", func(t *testing.T) {
 		r := newRig(t, 3, forLong)
 		r.known()
 		r.sees(id(0), id(1), id(2))
-		r.c.Failed(id(1), errUnavailable)
+		r.fails(1)
 		r.sees(id(0), id(2))
 	})
 	t.Run("for a time", func(t *testing.T) {
 		r := newRig(t, 3, func(c *control.Config) { c.EjectBase = time.Millisecond })
 		r.known()
 		tab := r.sees(id(0), id(1), id(2))
-		r.c.Failed(id(1), errUnavailable)
+		r.fails(1)
 		<-tab.Superseded()
 		r.sees(id(0), id(1), id(2))
 	})
@@ -327,18 +336,44 @@ func TestFailed(t *testing.T) {
 		r := newRig(t, 3, forLong)
 		r.known()
 		r.sees(id(0), id(1), id(2))
-		r.c.Failed(id(1), errUnavailable)
+		r.fails(1)
 		r.sees(id(0), id(2))
-		r.c.Failed(id(2), errUnavailable)
+		r.fails(2)
 		r.sees(id(0), id(1)) // it has rested longer
 	})
 	t.Run("does not move the leader", func(t *testing.T) {
 		r := newRig(t, 3, forLong)
 		r.known()
 		r.sees(id(0), id(1), id(2))
-		r.c.Failed(id(0), errUnavailable)
-		r.c.Failed(id(1), errUnavailable)
+		r.fails(0)
+		r.fails(1)
 		r.sees(id(0), id(2))
+	})
+	t.Run("is weighed against the calls that were answered", func(t *testing.T) {
+		r := newRig(t, 3, forLong)
+		r.known()
+		tab := r.sees(id(0), id(1), id(2))
+		for range 20 { // a follower that fails one call of two
+			tab.Nodes[id(1)].Acquire()()
+			r.c.Failed(id(1), errUnavailable)
+			tab.Nodes[id(1)].Acquire()()
+			r.heard()
+		}
+		for range 3 { // and one that fails all
+			tab.Nodes[id(2)].Acquire()()
+			r.c.Failed(id(2), errUnavailable)
+		}
+		r.sees(id(0), id(1))
+	})
+	t.Run("says nothing when the connection was let go", func(t *testing.T) {
+		r := newRig(t, 3, forLong)
+		r.known()
+		r.sees(id(0), id(1), id(2))
+		for range 10 {
+			r.c.Failed(id(1), status.Error(codes.Canceled, "grpc: the client connection is closing"))
+		}
+		r.fails(2)
+		r.sees(id(0), id(1))
 	})
 }
 

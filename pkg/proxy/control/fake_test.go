@@ -190,6 +190,15 @@ func newRig(t *testing.T, n int, adjust func(*control.Config)) *rig {
 	return r
 }
 
+// heard waits until control has acted on the hints it was given. Of four sets in a
+// row the second has then been taken by its loop, which had finished with the first
+// and with every hint from before that.
+func (r *rig) heard() {
+	for range 4 {
+		r.known()
+	}
+}
+
 // seeds sends the addresses of these nodes, without ids.
 func (r *rig) seeds(is ...int) {
 	var set []discovery.Node

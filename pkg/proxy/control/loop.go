@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/status"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/discovery"
@@ -205,12 +207,12 @@ func (l *loop) notLeader(from, leader, addr string, term uint64) {
 // there is no other.
 func (l *loop) failed(id string, err error) {
 	m := l.members[id]
-	if m == nil || id == l.lead.current() {
-		return
+	if m == nil || id == l.lead.current() || status.Code(err) == codes.Canceled {
+		return // canceled: its connection was let go, since the node has gone or moved
 	}
-	if m.eject(time.Now(), l.c.cfg.EjectBase) {
+	if m.fail(time.Now(), m.node.Ended(), l.c.cfg.EjectBase) {
 		l.c.metrics.ejections.Inc()
-		l.log.Warn("requests fail on a node; it rests", "node", id, "failures", m.failures, "err", err)
+		l.log.Warn("requests fail on a node; it rests", "node", id, "failures", m.inARow, "until", m.restsUntil, "err", err)
 	}
 }
 
@@ -264,7 +266,7 @@ func (l *loop) settle(now time.Time) (next time.Time) {
 			}
 		}
 		sooner(m.retryAt)
-		sooner(m.ejectedUntil)
+		sooner(m.restsUntil)
 	}
 	for _, s := range l.seeds {
 		if s.link != nil {
@@ -446,7 +448,7 @@ func (l *loop) describe(ms []*member, spec *route.Spec, now time.Time) *Status {
 	for _, m := range ms {
 		n := NodeStatus{
 			ID: m.id, Addr: m.node.Addr(), Connection: m.state.String(), Watched: m.live,
-			Ejected: now.Before(m.ejectedUntil), Problem: m.alien, Lag: m.lag(top), node: m.node,
+			Ejected: m.resting(now), Problem: m.alien, Lag: m.lag(top), node: m.node,
 			Leader: spec.Leader == route.Upstream(m.node), Readable: slices.Contains(spec.Followers, route.Upstream(m.node)),
 		}
 		if m.view != nil {

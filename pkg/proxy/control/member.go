@@ -52,31 +52,7 @@ type member struct {
 	// connection is known.
 	chosen bool
 
-	failures     int // in a row, requests' word
-	failedAt     time.Time
-	ejectedUntil time.Time
-}
-
-// What a request's failure costs a follower: a rest that grows when it fails again
-// soon after, so that one bad moment costs little.
-const (
-	ejectMax   = 10 * time.Second
-	ejectReset = 30 * time.Second
-)
-
-// eject takes in that a request failed on m, which rests for base at first. Failures of requests that were on
-// their way together count once.
-func (m *member) eject(now time.Time, base time.Duration) bool {
-	if now.Before(m.ejectedUntil) {
-		return false
-	}
-	if now.Sub(m.failedAt) > ejectReset {
-		m.failures = 0
-	}
-	m.failures++
-	m.failedAt = now
-	m.ejectedUntil = now.Add(min(base<<min(m.failures-1, 10), max(base, ejectMax)))
-	return true
+	trust
 }
 
 // lag is how far m's readable log ends behind newest.
@@ -100,7 +76,7 @@ func (m *member) serves() bool {
 
 // trusted says that nothing recent speaks against m.
 func (m *member) trusted(now time.Time) bool {
-	return (m.live || !m.chosen) && !now.Before(m.ejectedUntil)
+	return (m.live || !m.chosen) && !m.resting(now)
 }
 
 // leads says that m, which is said to lead, can be sent produces.
@@ -141,7 +117,7 @@ func followers(members []*member, leader string, haveLeader bool, maxLag uint64,
 	case len(good) > 0:
 	case len(suspects) > 0:
 		good = append(good, slices.MinFunc(suspects, func(a, b *member) int {
-			return a.ejectedUntil.Compare(b.ejectedUntil)
+			return a.restsUntil.Compare(b.restsUntil)
 		}).node)
 	case len(laggards) > 0 && !haveLeader:
 		good = append(good, slices.MinFunc(laggards, func(a, b *member) int {

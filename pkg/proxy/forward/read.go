@@ -25,6 +25,10 @@ const (
 	waitAtEnd       = 5 * time.Millisecond
 )
 
+// longEnough is the time that a node had to be given for it to be to blame, and not
+// the client, when the client's deadline passes.
+const longEnough = 250 * time.Millisecond
+
 // errNoNode means that no node is left to try for now.
 var errNoNode = errors.New("no node to read from")
 
@@ -173,6 +177,8 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 			r.f.metrics.readRetries.Inc()
 		}
 		try, cancel := context.WithTimeout(ctx, r.f.cfg.AttemptTimeout)
+		deadline, _ := ctx.Deadline() // there is one: ctx is bounded
+		patient := time.Until(deadline) >= longEnough
 		release := up.Acquire()
 		err = call(try, up, isLeader)
 		release()
@@ -182,6 +188,9 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 			return nil
 		}
 		if ctx.Err() != nil {
+			if patient && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				r.f.cfg.Hints.Failed(up.ID(), err)
+			}
 			return readError(ctx, context.Cause(ctx), last)
 		}
 		last = err

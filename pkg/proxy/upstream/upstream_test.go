@@ -158,6 +158,21 @@ func TestANodeThatLeavesFinishesItsCalls(t *testing.T) {
 	await(t, n, connectivity.Shutdown)
 }
 
+func TestCallsAreCounted(t *testing.T) {
+	n, err := pool(t, upstream.Config{}).Ensure("n1.00000001", "127.0.0.1:1")
+	require.NoError(t, err)
+	a, b := n.Acquire(), n.Acquire()
+	require.EqualValues(t, 2, n.InFlight())
+	require.EqualValues(t, 0, n.Ended())
+	a()
+	a() // of no effect
+	require.EqualValues(t, 1, n.InFlight())
+	require.EqualValues(t, 1, n.Ended())
+	b()
+	require.EqualValues(t, 0, n.InFlight())
+	require.EqualValues(t, 2, n.Ended())
+}
+
 func TestDrainingANodeHasAnEnd(t *testing.T) {
 	srv, addr, _ := serve(t, "127.0.0.1:0", "n")
 	p := pool(t, upstream.Config{DrainTimeout: 10 * time.Millisecond})
