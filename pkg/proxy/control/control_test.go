@@ -329,7 +329,11 @@ func TestFailed(t *testing.T) {
 		r.known()
 		tab := r.sees(id(0), id(1), id(2))
 		r.fails(1)
-		<-tab.Superseded()
+		select {
+		case <-tab.Superseded():
+		case <-time.After(bound):
+			t.Fatal("it is not rested")
+		}
 		r.sees(id(0), id(1), id(2))
 	})
 	t.Run("never the last one", func(t *testing.T) {
@@ -366,14 +370,14 @@ func TestFailed(t *testing.T) {
 		r.sees(id(0), id(1))
 	})
 	t.Run("says nothing when the connection was let go", func(t *testing.T) {
-		r := newRig(t, 3, forLong)
+		r := newRig(t, 4, forLong)
 		r.known()
-		r.sees(id(0), id(1), id(2))
+		r.sees(id(0), id(1), id(2), id(3))
 		for range 10 {
 			r.c.Failed(id(1), status.Error(codes.Canceled, "grpc: the client connection is closing"))
 		}
 		r.fails(2)
-		r.sees(id(0), id(1))
+		r.sees(id(0), id(1), id(3))
 	})
 }
 
