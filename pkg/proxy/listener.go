@@ -129,12 +129,20 @@ func removeStale(path string) error {
 	return os.Remove(path)
 }
 
+// listening is what lis is bound to: host:port, or unix:// and a path.
+func listening(lis net.Listener) string {
+	if lis.Addr().Network() == "unix" {
+		return "unix://" + lis.Addr().String()
+	}
+	return lis.Addr().String()
+}
+
 // address is how a client on this machine, or with TLS any machine, reaches lis.
 func address(lis net.Listener, cfg *config.Proxy) string {
 	tcp, ok := lis.Addr().(*net.TCPAddr)
 	switch {
 	case !ok:
-		return "unix://" + lis.Addr().String()
+		return listening(lis)
 	case !tcp.IP.IsUnspecified():
 		return tcp.String()
 	}

@@ -235,7 +235,7 @@ func (p *Proxy) serveWith(down *tlsconf.Source, name string, reg prometheus.Regi
 	who := caller(down, sidecar)
 	p.forward, err = forward.New(forward.Config{
 		Holder: p.holder, Hints: p.control, Principal: who, Sessions: scope,
-		GetServers: p.cfg.GetServers, Self: p.id, Addr: func() string { return p.addrs.Listener },
+		GetServers: p.cfg.GetServers, Self: p.id, Addr: func() string { return listening(p.lis) },
 		HoldTimeout: p.cfg.Produce.HoldTimeout,
 		HoldRecords: p.cfg.Produce.MaxHeld, HoldBytes: int64(p.cfg.Produce.MaxHeldBytes),
 		MaxSessions: p.cfg.Session.MaxSessions,

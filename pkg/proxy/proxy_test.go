@@ -259,6 +259,15 @@ func TestListenerWithTLS(t *testing.T) {
 		return dial(t, addr, creds).Invoke(testutil.Context(t, bound), "/test.Other/Echo", text("hello"), &out)
 	}
 
+	// Listening on every address, the proxy is to each client at the one it came to.
+	for _, host := range []string{"127.0.0.1", "127.0.0.7"} {
+		came := net.JoinHostPort(host, port)
+		servers, err := logv1.NewLogClient(dial(t, came, as(tlsconf.RoleClient, "app", ca))).GetServers(testutil.Context(t, bound), &logv1.GetServersRequest{})
+		require.NoError(t, err)
+		require.Len(t, servers.Servers, 1)
+		require.Equal(t, came, servers.Servers[0].RpcAddr)
+	}
+
 	for role, name := range map[tlsconf.Role]string{tlsconf.RoleClient: "app", tlsconf.RoleAdmin: "root"} {
 		require.NoError(t, echo(as(role, name, ca)))
 		require.Equal(t, []string{name}, n.came(t).md["logd-original-principal"])

@@ -2,8 +2,11 @@ package forward
 
 import (
 	"context"
+	"net"
 	"slices"
 	"strings"
+
+	"google.golang.org/grpc/peer"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
@@ -12,13 +15,14 @@ import (
 )
 
 // getServers answers the proxy itself as the leader, so that a client that balances
-// stays with it, or the cluster's nodes.
+// stays with it, or the cluster's nodes. A proxy that listens on all addresses of its
+// machine is for each client at the one which that client has come to.
 func (f *Forwarder) getServers(ctx context.Context, _ *logv1.GetServersRequest) (any, error) {
 	if _, err := f.cfg.Principal(ctx); err != nil {
 		return nil, err
 	}
 	if f.cfg.GetServers == ServersProxy {
-		return &logv1.GetServersResponse{Servers: []*logv1.Server{{Id: f.cfg.Self, RpcAddr: f.cfg.Addr(), IsLeader: true}}}, nil
+		return &logv1.GetServersResponse{Servers: []*logv1.Server{{Id: f.cfg.Self, RpcAddr: asReached(ctx, f.cfg.Addr()), IsLeader: true}}}, nil
 	}
 	t := f.cfg.Holder.Load()
 	resp := &logv1.GetServersResponse{}
@@ -29,6 +33,19 @@ func (f *Forwarder) getServers(ctx context.Context, _ *logv1.GetServersRequest) 
 	}
 	slices.SortFunc(resp.Servers, func(a, b *logv1.Server) int { return strings.Compare(a.Id, b.Id) })
 	return resp, nil
+}
+
+// asReached is addr, and where its host is every address of the machine, the address of
+// this call's connection instead.
+func asReached(ctx context.Context, addr string) string {
+	host, _, err := net.SplitHostPort(addr)
+	if ip := net.ParseIP(host); err != nil || host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return addr
+	}
+	if p, ok := peer.FromContext(ctx); ok && p.LocalAddr != nil {
+		return p.LocalAddr.String()
+	}
+	return addr
 }
 
 // getOffsets asks the leader, and while there is none a follower that has reached
