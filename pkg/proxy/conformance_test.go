@@ -131,6 +131,15 @@ var plays = map[string]func(*node, grpc.ServerStream) error{
 		n.told <- ss.Context().Err()
 		return ss.Context().Err()
 	},
+	// Says things that are about its own hop.
+	"/test.Play/Hops": func(_ *node, ss grpc.ServerStream) error {
+		md := metadata.Pairs("x-mine", "kept", "proxy-authenticate", "x", "logd-original-principal", "x")
+		ss.SetTrailer(md)
+		if err := ss.SetHeader(md); err != nil {
+			return err
+		}
+		return ss.SendMsg(text(""))
+	},
 	// Sends for ever.
 	"/test.Play/Flood": func(_ *node, ss grpc.ServerStream) error {
 		m := wrapperspb.Bytes(make([]byte, 16<<10))
@@ -360,7 +369,7 @@ func situations() []situation {
 		},
 		{
 			name: "a message that is too large", refused: true,
-			do: exchange("/test.Play/Echo", texts("first", strings.Repeat("x", mostBytes+1))),
+			do: exchange("/test.Play/Echo", texts(strings.Repeat("x", mostBytes+1))),
 			ok: func(t *testing.T, _ *node, o outcome) {
 				require.Equal(t, codes.ResourceExhausted, o.Code)
 				require.Contains(t, o.Message, fmt.Sprint(mostBytes))

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -49,6 +50,37 @@ func TestAnUnknownUnaryMethodReachesTheLeader(t *testing.T) {
 	deadline, ok := got.ctx.Deadline()
 	require.True(t, ok)
 	require.WithinDuration(t, want, deadline, 10*time.Second)
+}
+
+// What only a proxy may say, and what is about one hop, does not get through; the
+// node's own such keys do not come back.
+func TestMetadataThatStaysHere(t *testing.T) {
+	n, _, cc := through(t)
+	ctx := metadata.AppendToOutgoingContext(testutil.Context(t, bound),
+		"logd-anything-new", "x", "logd-original-principal-bin", "x", "proxy-authorization", "x", "keep-alive", "x",
+		"grpc-accept-encoding", "mine", "logd-request-id", "id", "logd-session", "s", "logd-routing-key", "r", "logd-position", "p",
+		"authorization", "kept", "grpc-trace-bin", "kept")
+	var out wrapperspb.StringValue
+	require.NoError(t, cc.Invoke(ctx, "/test.Other/Echo", text(""), &out))
+	got := n.came(t).md
+	for _, key := range []string{"logd-anything-new", "logd-original-principal-bin", "proxy-authorization", "keep-alive"} {
+		require.NotContains(t, got, key)
+	}
+	for key, want := range map[string]string{
+		"logd-request-id": "id", "logd-session": "s", "logd-routing-key": "r", "logd-position": "p",
+		"authorization": "kept", "grpc-trace-bin": "kept", "logd-original-principal": "px",
+	} {
+		require.Equal(t, []string{want}, got[key], key)
+	}
+	require.NotContains(t, strings.Join(got["grpc-accept-encoding"], ","), "mine", "what one hop can unpack says nothing of the next")
+
+	var header, trailer metadata.MD
+	require.NoError(t, cc.Invoke(ctx, "/test.Play/Hops", text(""), &out, grpc.Header(&header), grpc.Trailer(&trailer)))
+	for _, md := range []metadata.MD{header, trailer} {
+		require.Equal(t, []string{"kept"}, md["x-mine"])
+		require.NotContains(t, md, "proxy-authenticate")
+		require.NotContains(t, md, "logd-original-principal")
+	}
 }
 
 // A node percent-decodes the name, so a name with a percent sign must not reach it

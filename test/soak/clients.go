@@ -346,8 +346,10 @@ func (s *soak) leave(ctx, load context.Context) error {
 		switch status.Code(err) {
 		case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.OutOfRange:
 		default:
-			// A leader was not there in the little time there was.
-			if apierr.ReasonOf(err) != apierr.ReasonNotSent {
+			// Nobody who could answer was found in the little time there was.
+			switch apierr.ReasonOf(err) {
+			case apierr.ReasonNotSent, apierr.ReasonBehind, apierr.ReasonDraining:
+			default:
 				return fmt.Errorf("not what comes of leaving: %w", err)
 			}
 		}

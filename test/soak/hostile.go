@@ -15,19 +15,17 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 )
 
-// hostiles starts clients that mean harm. What they are told is of no interest.
+// hostiles starts a client that means harm. What it is told is of no interest.
 func (s *soak) hostiles(do func(string, func(ctx, load context.Context) error)) {
-	for range 2 {
-		do("hostile client", func(ctx, load context.Context) error {
-			for load.Err() == nil {
-				attack := attacks[rand.IntN(len(attacks))]
-				attack(load, s.proxy.Addr)
-				s.counts.hostile.Add(1)
-				wait(load, rand.N(time.Second))
-			}
-			return nil
-		})
-	}
+	do("hostile client", func(_, load context.Context) error {
+		for load.Err() == nil {
+			attack := attacks[rand.IntN(len(attacks))]
+			attack(load, s.proxy.Addr)
+			s.counts.hostile.Add(1)
+			wait(load, rand.N(4*time.Second))
+		}
+		return nil
+	})
 }
 
 var attacks = []func(ctx context.Context, addr string){
