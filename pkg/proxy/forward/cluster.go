@@ -61,7 +61,7 @@ func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest
 	if err != nil {
 		return nil, err
 	}
-	r := f.reader(ctx)
+	r := f.reader(routingKey(ctx))
 	r.leaderOnly = r.table.Leader != nil
 	var resp *nodev1.OffsetsResponse
 	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, isLeader bool) error {

@@ -53,7 +53,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if m, ok := v.(*message); ok {
 		m.free()
-		m.buf = data.MaterializeToBuffer(mem.DefaultBufferPool())
+		m.buf = data.MaterializeToBuffer(&fetchBuffers)
 		return nil
 	}
 	return c.fallback.Unmarshal(data, v)

@@ -67,6 +67,7 @@ type Config struct {
 	StallTimeout   time.Duration // a consume stream's upstream is silent for this long: elsewhere; 1 s
 	BatchBytes     int           // bound of a batch, unless one record is larger; 256 KiB
 	FetchBytes     int           // soft bound of one fetched message; 256 KiB
+	ShareBytes     int64         // fetched records kept for consume streams that read along; 64 MiB (64 KiB a fetch more)
 	MaxRecordBytes int           // 1 MiB less 4 KiB
 	MaxAppenders   int           // principals with an append stream at a time; 1,024
 	MaxSessions    int           // sessions remembered; 65,536
@@ -125,6 +126,7 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.StallTimeout, time.Second)
 	orDefault(&c.BatchBytes, 256<<10)
 	orDefault(&c.FetchBytes, 256<<10)
+	orDefault(&c.ShareBytes, 64<<20)
 	orDefault(&c.MaxRecordBytes, 1<<20-4<<10)
 	orDefault(&c.MaxAppenders, 1024)
 	orDefault(&c.MaxSessions, 65536)

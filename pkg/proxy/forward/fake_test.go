@@ -82,12 +82,21 @@ type fakeNode struct {
 	onFetch   func(*nodev1.FetchRequest) error
 	onBatch   func(*nodev1.Batch) *nodev1.Batch
 	noBeat    bool
+	tails     *ending // of the FetchStreams that are open
 	onOffsets func() error
 	mds       []metadata.MD
 	fetches   []*nodev1.FetchRequest
 	appends   int
 	streams   int
 }
+
+// ending ends what waits for it.
+type ending struct {
+	over chan struct{}
+	err  error // set before over is closed
+}
+
+func newEnding() *ending { return &ending{over: make(chan struct{})} }
 
 var errCut = status.Error(codes.Unavailable, "connection cut")
 
@@ -97,7 +106,7 @@ func newCluster(t testing.TB, ids ...string) *fakeCluster {
 		producers: map[string]*fakeProducer{}, keys: map[string]uint64{}, seen: map[string][]byte{},
 	}
 	for _, id := range ids {
-		n := &fakeNode{c: c, id: id, dead: make(chan struct{})}
+		n := &fakeNode{c: c, id: id, dead: make(chan struct{}), tails: newEnding()}
 		lis := bufconn.Listen(1 << 20)
 		s := grpc.NewServer()
 		nodev1.RegisterNodeServer(s, n)
@@ -143,6 +152,15 @@ func (n *fakeNode) thaw() {
 			close(n.frozen)
 			n.frozen = nil
 		}
+	})
+}
+
+// endTails ends the open FetchStreams with err; nil is a clean end.
+func (n *fakeNode) endTails(err error) {
+	n.set(func() {
+		n.tails.err = err
+		close(n.tails.over)
+		n.tails = newEnding()
 	})
 }
 
@@ -437,6 +455,9 @@ func (n *fakeNode) FetchStream(r *nodev1.FetchRequest, s grpc.ServerStreamingSer
 	}
 	beat := time.NewTicker(time.Duration(r.HeartbeatMs) * time.Millisecond)
 	defer beat.Stop()
+	n.mu.Lock()
+	end := n.tails
+	n.mu.Unlock()
 	for {
 		n.mu.Lock()
 		dead, edit, noBeat := n.dead, n.onBatch, n.noBeat
@@ -469,6 +490,8 @@ func (n *fakeNode) FetchStream(r *nodev1.FetchRequest, s grpc.ServerStreamingSer
 			if err := s.Send(&nodev1.FetchResponse{Visible: v}); err != nil {
 				return err
 			}
+		case <-end.over:
+			return end.err
 		case <-dead:
 			return errCut
 		case <-ctx.Done():

@@ -25,6 +25,7 @@ type Forwarder struct {
 	sends    *budget // of append streams, so that no number of readers holds up a produce
 	ops      opPool
 	sessions *sessions
+	fanout   *fanout
 	shared   session // of calls that name none, where the scope is the proxy
 
 	ending    context.Context //nolint:containedctx // over once EndStreams was called
@@ -32,7 +33,7 @@ type Forwarder struct {
 
 	startMu sync.Mutex     // orders goroutines that start with Close
 	closed  chan struct{}  // closed by Close, under startMu
-	running sync.WaitGroup // goroutines of appenders and of ProduceStreams
+	running sync.WaitGroup // goroutines of appenders, of ProduceStreams and of feeds
 
 	mu        sync.RWMutex
 	appenders map[string]*appender // by principal; guarded by mu
@@ -54,6 +55,7 @@ func New(cfg Config) (*Forwarder, error) {
 		closed:    make(chan struct{}),
 		appenders: make(map[string]*appender),
 	}
+	f.fanout = newFanout(f)
 	f.ending, f.endStream = context.WithCancel(context.Background())
 	f.metrics = newMetrics(cfg.Registerer, f)
 	return f, nil

@@ -24,6 +24,7 @@ type metrics struct {
 	resumes      prometheus.Counter
 	stalls       prometheus.Counter
 	badResumes   prometheus.Counter
+	fallsBehind  prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer, f *Forwarder) *metrics {
@@ -37,6 +38,10 @@ func newMetrics(reg prometheus.Registerer, f *Forwarder) *metrics {
 	gauge("produce_records_held", "Produced records without an outcome.", func() float64 { n, _ := f.limit.held(); return float64(n) })
 	gauge("produce_bytes_held", "Bytes of produced records without an outcome.", func() float64 { _, n := f.limit.held(); return float64(n) })
 	gauge("sessions", "Named sessions remembered.", func() float64 { return float64(f.sessions.len()) })
+	gauge("tails", "Consume streams of clients.", func() float64 { return float64(f.fanout.stats().tails) })
+	gauge("tails_sharing", "Consume streams that share a fetch with others.", func() float64 { return float64(f.fanout.stats().sharing) })
+	gauge("tail_fetches", "Fetches from nodes that consume streams are fed from.", func() float64 { return float64(f.fanout.stats().fetches) })
+	gauge("tail_ring_bytes", "Fetched records kept for consume streams that are behind others.", func() float64 { return float64(f.fanout.bytes.Load()) })
 	return &metrics{
 		batchRecords: with.NewHistogram(prometheus.HistogramOpts{
 			Namespace: "logproxy", Subsystem: "forward", Name: "batch_records",
@@ -55,8 +60,9 @@ func newMetrics(reg prometheus.Registerer, f *Forwarder) *metrics {
 		sessionWaits: counter("session_behind_total", "Reads a node refused because it was behind the asked position."),
 		sessionAsks:  counter("session_asks_total", "First reads of a session that asked the leader for its position."),
 		linearReads:  counter("linearizable_reads_total", "Reads that asked to see everything acknowledged before them."),
-		resumes:      counter("stream_resumes_total", "Consume streams continued on another upstream stream."),
-		stalls:       counter("stream_stalls_total", "Consume streams whose upstream fell silent."),
-		badResumes:   counter("stream_resume_failed_total", "Consume streams ended because a node did not continue at the cursor."),
+		resumes:      counter("stream_resumes_total", "Fetches for consume streams continued on another upstream stream."),
+		stalls:       counter("stream_stalls_total", "Fetches for consume streams whose upstream fell silent."),
+		badResumes:   counter("stream_resume_failed_total", "Fetches for consume streams ended because a node did not continue at the cursor."),
+		fallsBehind:  counter("tail_falls_behind_total", "Consume streams too slow for those they shared a fetch with."),
 	}
 }

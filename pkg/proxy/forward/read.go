@@ -47,12 +47,16 @@ type reader struct {
 	rounds int
 }
 
-func (f *Forwarder) reader(ctx context.Context) *reader {
-	r := &reader{f: f, table: f.cfg.Holder.Load()}
+func (f *Forwarder) reader(key string) *reader {
+	return &reader{f: f, key: key, table: f.cfg.Holder.Load()}
+}
+
+// routingKey is what the client wants kept together; empty when it does not say.
+func routingKey(ctx context.Context) string {
 	if v := metadata.ValueFromIncomingContext(ctx, mdRoutingKey); len(v) > 0 {
-		r.key = v[0]
+		return v[0]
 	}
-	return r
+	return ""
 }
 
 func (r *reader) skips(id string) bool {
@@ -269,7 +273,7 @@ const nobodys = math.MaxUint64
 // nobody can have is refused as unknown only by a node that leads, after it has
 // made sure of that.
 func (f *Forwarder) askEnd(ctx context.Context) (visible uint64, err error) {
-	r := f.reader(ctx)
+	r := f.reader(routingKey(ctx))
 	r.leaderOnly = true
 	err = r.each(ctx, func(ctx context.Context, up route.Upstream, _ bool) (err error) {
 		visible, err = leaderEnd(ctx, up, nobodys)
@@ -333,7 +337,7 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 	if linear {
 		f.metrics.linearReads.Inc()
 	}
-	r := f.reader(ctx)
+	r := f.reader(routingKey(ctx))
 	r.linear = linear
 	var visible uint64
 	var reply *encodedMessage

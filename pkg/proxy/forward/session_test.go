@@ -1,14 +1,216 @@
 package forward_test
 
 import (
+	"context"
+	"strconv"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/protobuf/proto"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/forward"
 )
+
+// Followers behind a session's position are passed over. (P5)
+func TestSessionReadsItsOwnWrites(t *testing.T) {
+	c := newCluster(t, "a", "b", "c")
+	c.lead("a")
+	p := newProxy(t, c, nil)
+	for _, n := range []string{"b", "c"} {
+		c.nodes[n].set(func() { c.nodes[n].lag = 3 })
+	}
+	for i := range uint64(20) {
+		w, err := p.Produce(ctxFor(t, 5*time.Second), rec(strconv.Itoa(int(i))))
+		require.NoError(t, err)
+		r, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{Offset: w.Offset})
+		require.NoError(t, err)
+		require.Equal(t, strconv.Itoa(int(i)), string(r.Record.Value))
+	}
+	require.Greater(t, p.metric("session_behind_total"), 0.0)
+	c.nodes["b"].set(func() { c.nodes["b"].lag = 0 })
+	before := len(c.nodes["a"].fetches)
+	for range 4 {
+		_, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{Offset: 19})
+		require.NoError(t, err)
+	}
+	require.Len(t, c.nodes["a"].fetches, before) // b has caught up: the leader is spared
+}
+
+func TestSessionsAreApart(t *testing.T) {
+	c := newCluster(t, "a", "b")
+	c.lead("a")
+	c.fill(5)
+	p := newProxy(t, c, nil)
+	b := c.nodes["b"]
+	last := func() uint64 { b.mu.Lock(); defer b.mu.Unlock(); return b.fetches[len(b.fetches)-1].MinPosition }
+	read := func(kv ...string) error {
+		_, err := p.Consume(ctxFor(t, 5*time.Second, kv...), &logv1.ConsumeRequest{Offset: 1})
+		return err
+	}
+	require.NoError(t, read("logd-session", "s1"))
+	require.EqualValues(t, 5, last())
+	_, err := p.Produce(ctxFor(t, 5*time.Second, "logd-session", "s1"), rec("x"))
+	require.NoError(t, err)
+	require.NoError(t, read("logd-session", "s1"))
+	require.EqualValues(t, 6, last())
+	c.fill(10)
+	require.NoError(t, read("logd-session", "s1"))
+	require.EqualValues(t, 6, last()) // nobody told s1 of more
+	// A position sent along binds the session that sends it, without asking the leader.
+	asks := p.metric("session_asks_total")
+	require.NoError(t, read("logd-session", "s2", "logd-position", clusterID+":12"))
+	require.EqualValues(t, 12, last())
+	require.NoError(t, read("logd-session", "s2"))
+	require.EqualValues(t, 12, last())
+	require.Equal(t, asks, p.metric("session_asks_total"))
+	// Without a session it binds the one call.
+	require.NoError(t, read())
+	require.EqualValues(t, 16, last())
+	c.fill(10)
+	require.NoError(t, read("logd-position", clusterID+":20"))
+	require.EqualValues(t, 20, last())
+	require.NoError(t, read())
+	require.EqualValues(t, 16, last())
+
+	requireReason(t, apierr.ReasonInvalid, read("logd-position", "5"))
+	requireReason(t, apierr.ReasonInvalid, read("logd-position", "another-cluster:5"))
+	requireReason(t, apierr.ReasonInvalid, read("logd-position", clusterID+":-1"))
+	requireReason(t, apierr.ReasonInvalid, read("logd-session", ""))
+	requireReason(t, apierr.ReasonPositionUnknown, read("logd-position", clusterID+":1000"))
+	require.NoError(t, read()) // a forged position harms nobody else
+	requireReason(t, apierr.ReasonPositionUnknown, read("logd-session", "s3", "logd-position", clusterID+":1000"))
+	require.NoError(t, read("logd-session", "s3")) // nor its own session
+}
+
+func TestSessionsAreBounded(t *testing.T) {
+	c := newCluster(t, "a")
+	c.lead("a")
+	c.fill(5)
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.MaxSessions = 3 })
+	for i := range 10 {
+		_, err := p.Consume(ctxFor(t, 5*time.Second, "logd-session", strconv.Itoa(i)), &logv1.ConsumeRequest{})
+		require.NoError(t, err)
+	}
+	require.EqualValues(t, 3, p.metric("sessions"))
+	asks := p.metric("session_asks_total")
+	_, err := p.Consume(ctxFor(t, 5*time.Second, "logd-session", "9"), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	require.Equal(t, asks, p.metric("session_asks_total"))
+	_, err = p.Consume(ctxFor(t, 5*time.Second, "logd-session", "0"), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	require.Equal(t, asks+1, p.metric("session_asks_total")) // forgotten, so it asks again
+}
+
+// A proxy that starts anew must not show a client less than it saw before.
+func TestFirstReadAsksTheLeader(t *testing.T) {
+	c := newCluster(t, "a", "b")
+	c.lead("a")
+	c.fill(10)
+	c.nodes["b"].lag = 5
+	p := newProxy(t, c, nil)
+	resp, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{Offset: 9})
+	require.NoError(t, err)
+	require.Equal(t, "v9", string(resp.Record.Value))
+	require.EqualValues(t, 10, c.nodes["b"].fetches[0].MinPosition)
+
+	c.lead("")
+	p2 := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+	_, err = p2.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{Offset: 1})
+	requireReason(t, apierr.ReasonNotSent, err)
+}
+
+// The word of a node that leads no more, or never did, is not taken for where the
+// log ends.
+func TestFirstReadAsksOneThatReallyLeads(t *testing.T) {
+	for name, ask := range map[string]func(p *proxy) (uint64, error){
+		"consume": func(p *proxy) (uint64, error) {
+			r, err := p.Consume(ctxFor(t, 10*time.Second), &logv1.ConsumeRequest{Offset: 9})
+			return r.GetRecord().GetOffset() + 1, err
+		},
+		"get offsets": func(p *proxy) (uint64, error) {
+			r, err := p.GetOffsets(ctxFor(t, 10*time.Second), &logv1.GetOffsetsRequest{})
+			return r.GetNext(), err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "a", "b")
+			c.lead("a")
+			c.fill(10)
+			c.nodes["a"].lag = 5
+			c.elect("b") // the proxy does not know yet
+			p := newProxy(t, c, nil)
+			got := make(chan uint64, 1)
+			go func() {
+				end, err := ask(p)
+				assert.NoError(t, err)
+				got <- end
+			}()
+			require.Eventually(t, func() bool {
+				c.nodes["a"].mu.Lock()
+				defer c.nodes["a"].mu.Unlock()
+				return len(c.nodes["a"].fetches) > 0
+			}, 10*time.Second, time.Millisecond)
+			c.publish()
+			require.EqualValues(t, 10, <-got)
+		})
+	}
+}
+
+// A stream that delivered a little does not tell what its session had seen before
+// this proxy began.
+func TestAStreamDoesNotMakeASessionKnown(t *testing.T) {
+	c := newCluster(t, "a", "b")
+	c.lead("a")
+	c.fill(10)
+	c.nodes["b"].lag = 5
+	p := newProxy(t, c, nil)
+	ctx, cancel := context.WithCancel(ctxFor(t, 10*time.Second, "logd-session", "s"))
+	s, err := p.ConsumeStream(ctx, &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	expect(t, s, 0, 3)
+	cancel()
+	for err == nil {
+		_, err = s.Recv()
+	}
+	require.Eventually(t, func() bool { return c.nodes["b"].InFlight() == 0 }, 10*time.Second, time.Millisecond)
+	asks := p.metric("session_asks_total")
+	_, err = p.Consume(ctxFor(t, 10*time.Second, "logd-session", "s"), &logv1.ConsumeRequest{})
+	require.NoError(t, err)
+	require.Equal(t, asks+1, p.metric("session_asks_total"))
+}
+
+// A position that nobody can have is refused at once, by the leader, and costs no
+// retries.
+func TestPositionBeyondTheLog(t *testing.T) {
+	c := newCluster(t, "a", "b", "c")
+	c.lead("a")
+	c.fill(10)
+	p := newProxy(t, c, nil)
+	far := func(kv ...string) context.Context {
+		return ctxFor(t, 5*time.Second, append(kv, "logd-position", clusterID+":9223372036854775808")...)
+	}
+	for range 20 {
+		for _, session := range [][]string{nil, {"logd-session", "s"}} {
+			_, err := p.GetOffsets(far(session...), &logv1.GetOffsetsRequest{})
+			requireReason(t, apierr.ReasonPositionUnknown, err)
+			_, err = p.Consume(far(session...), &logv1.ConsumeRequest{Offset: 3})
+			requireReason(t, apierr.ReasonPositionUnknown, err)
+			s, err := p.ConsumeStream(far(session...), &logv1.ConsumeRequest{Offset: 3})
+			require.NoError(t, err)
+			expect(t, s, 3, 7) // it waits for each offset, so a position asks nothing more of it
+		}
+	}
+	// Nobody else is any the worse.
+	for _, session := range [][]string{nil, {"logd-session", "s"}, {"logd-session", "t"}} {
+		resp, err := p.GetOffsets(ctxFor(t, 5*time.Second, session...), &logv1.GetOffsetsRequest{})
+		require.NoError(t, err)
+		require.EqualValues(t, 10, resp.Next)
+	}
+}
 
 // A record of a stream binds the session from the moment its client can have it, not
 // only when what was fetched with it has been delivered, too: a client may read one
