@@ -86,6 +86,6 @@ func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest
 		return nil, err
 	}
 	s.confirm(resp.GetVisible(), own, position)
-	f.setPosition(ctx, s)
+	f.setPosition(ctx, s, position)
 	return &logv1.GetOffsetsResponse{Lowest: resp.GetLowest(), Next: resp.GetVisible(), AtTime: resp.AtTime}, nil
 }

@@ -45,7 +45,7 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	// A stream cannot un-see anything: it waits for each offset to exist. So, unlike
 	// a unary read, one of an unknown session need not ask for its position.
 	asked := max(s.position.Load(), sent)
-	if err := down.SendHeader(f.positionMD(s.position.Load())); err != nil {
+	if err := down.SendHeader(f.positionMD(asked)); err != nil {
 		return err
 	}
 	t := &tail{down: down, session: s, cursor: req.GetOffset(), asked: asked}
@@ -55,7 +55,7 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	if own && named && t.started && t.cursor >= sent {
 		s.known.Store(true) // all that its client had seen has been delivered, or was before it
 	}
-	if md := f.positionMD(s.position.Load()); md != nil {
+	if md := f.positionMD(max(s.position.Load(), asked)); md != nil {
 		down.SetTrailer(md)
 	}
 	return err

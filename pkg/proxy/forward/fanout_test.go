@@ -168,7 +168,7 @@ func TestTailsMeet(t *testing.T) {
 	ctx := ctxFor(t, 60*time.Second)
 	// One is at the end. One more comes from the beginning, and goes over to it.
 	x := p.tailFrom(t, ctx, 20)
-	p.until(t, "tail_fetches", 1)
+	require.Eventually(t, func() bool { asked, _ := c.fetched(); return asked == 1 }, 20*time.Second, time.Millisecond)
 	y := p.tailFrom(t, ctx, 0)
 	expect(t, y, 0, 20)
 	p.until(t, "tails_sharing", 2)

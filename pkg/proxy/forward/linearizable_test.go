@@ -10,6 +10,7 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/forward"
 )
 
 func linear(offset uint64) *logv1.ConsumeRequest {
@@ -75,14 +76,15 @@ func TestLinearizableConsumeIsRetriedByReason(t *testing.T) {
 
 	// No leader: it waits, and says so only when time is up.
 	c.lead("")
-	_, err := p.Consume(ctxFor(t, 300*time.Millisecond), linear(0))
+	q := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 100 * time.Millisecond })
+	_, err := q.Consume(ctxFor(t, 20*time.Second), linear(0))
 	requireReason(t, apierr.ReasonNotSent, err)
 	done := make(chan error, 1)
 	go func() {
 		_, err := p.Consume(ctxFor(t, 20*time.Second), linear(9))
 		done <- err
 	}()
-	require.Eventually(t, func() bool { return p.metric("linearizable_reads_total") == 12 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return p.metric("linearizable_reads_total") == 11 }, 20*time.Second, time.Millisecond)
 	c.lead("b")
 	c.nodes["b"].set(func() { c.nodes["b"].lag = 0 })
 	require.NoError(t, <-done)

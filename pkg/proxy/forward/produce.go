@@ -90,7 +90,7 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 		// It came after everything that could be read when it was sent.
 		s.known.Store(true)
 	}
-	f.setPosition(ctx, s)
+	f.setPosition(ctx, s, 0)
 	return produced(offset), nil
 }
 

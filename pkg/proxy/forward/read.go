@@ -365,6 +365,7 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 				if linear {
 					s.learn(next)
 				}
+				f.setPosition(ctx, s, min(position, next))
 			}
 		}
 		return nil, err
@@ -373,6 +374,6 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 		s.learn(visible)
 	}
 	s.confirm(offset+1, own, position)
-	f.setPosition(ctx, s)
+	f.setPosition(ctx, s, position)
 	return reply, nil
 }

@@ -133,9 +133,11 @@ func (f *Forwarder) positionMD(position uint64) metadata.MD {
 	return metadata.MD{mdPosition: {string(strconv.AppendUint(b, position, 10))}}
 }
 
-// setPosition puts the session's position into the header of a unary reply.
-func (f *Forwarder) setPosition(ctx context.Context, s *session) {
-	if md := f.positionMD(s.position.Load()); md != nil {
+// setPosition puts the session's position into the header of a unary reply, or the
+// call's own when that is higher: a client that carries on the last it was told must
+// not lose what it sent.
+func (f *Forwarder) setPosition(ctx context.Context, s *session, position uint64) {
+	if md := f.positionMD(max(s.position.Load(), position)); md != nil {
 		_ = grpc.SetHeader(ctx, md) // fails only when the client has gone
 	}
 }

@@ -2,12 +2,16 @@ package forward_test
 
 import (
 	"context"
+	"math/rand/v2"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/protobuf/proto"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
@@ -210,6 +214,68 @@ func TestPositionBeyondTheLog(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 10, resp.Next)
 	}
+}
+
+// A client that moves between proxies, carrying its position, and proxies that start
+// anew: it finds what it has written and un-sees nothing, over followers that lag as
+// they like. (DESIGN.md F6; P5)
+func TestSessionMovesBetweenProxies(t *testing.T) {
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 3))
+	c := newCluster(t, "a", "b", "c")
+	c.lead("a")
+	proxies := []*proxy{newProxy(t, c, nil), newProxy(t, c, nil)}
+	ctx := ctxFor(t, 60*time.Second)
+	position, seen := "", uint64(0)
+	for i := range 200 {
+		for _, id := range []string{"b", "c"} {
+			c.nodes[id].set(func() { c.nodes[id].lag = rng.Uint64N(6) })
+		}
+		if rng.IntN(20) == 0 { // restarted: it remembers nothing
+			k := rng.IntN(2)
+			proxies[k].stop()
+			proxies[k] = newProxy(t, c, nil)
+		}
+		p := proxies[rng.IntN(2)]
+		call := ctx
+		if position != "" {
+			call = metadata.AppendToOutgoingContext(ctx, "logd-position", position)
+		}
+		var hdr metadata.MD
+		switch rng.IntN(3) {
+		case 0:
+			w, err := p.Produce(call, rec("v"+strconv.Itoa(len(c.values()))), grpc.Header(&hdr))
+			require.NoError(t, err)
+			seen = max(seen, w.Offset+1)
+		case 1:
+			o, err := p.GetOffsets(call, &logv1.GetOffsetsRequest{}, grpc.Header(&hdr))
+			require.NoError(t, err)
+			require.GreaterOrEqual(t, o.Next, seen, "step %d", i)
+			seen = o.Next
+		case 2:
+			// Whatever was written or seen is found; what lies beyond may not be.
+			offset := rng.Uint64N(seen + 2)
+			r, err := p.Consume(call, &logv1.ConsumeRequest{Offset: offset}, grpc.Header(&hdr))
+			if err != nil {
+				requireReason(t, apierr.ReasonOutOfRange, err)
+				require.GreaterOrEqual(t, offset, seen, "step %d", i)
+				info, _ := apierr.From(err)
+				next, ok := info.Uint(apierr.KeyNext)
+				require.True(t, ok)
+				seen = max(seen, next)
+			} else {
+				require.Equal(t, "v"+strconv.FormatUint(offset, 10), string(r.Record.Value))
+				seen = max(seen, offset+1)
+			}
+		}
+		require.Len(t, hdr["logd-position"], 1)
+		position = hdr["logd-position"][0]
+		at, err := strconv.ParseUint(strings.TrimPrefix(position, clusterID+":"), 10, 64)
+		require.NoError(t, err)
+		require.GreaterOrEqual(t, at, seen, "step %d", i)
+	}
+	require.Greater(t, proxies[0].metric("session_behind_total")+proxies[1].metric("session_behind_total"), 0.0)
 }
 
 // A record of a stream binds the session from the moment its client can have it, not
