@@ -33,7 +33,7 @@ CRASH_FLAGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -85,6 +85,12 @@ bench: build ## measure a cluster of real processes, with a line a GOAL (BENCH_F
 bench-proxy: build ## measure logproxy beside nginx, haproxy and no proxy (BENCH_FLAGS="-time 1s -rounds 3 -only unary")
 	-@test/benchproxy/peers.sh $(BIN)/peers
 	$(GO) run -buildvcs=false ./test/benchproxy -bin $(BIN) -peers $(BIN)/peers $(BENCH_FLAGS)
+
+# The peers are built like ours: static, from modules, at pinned versions.
+bench-cluster: build ## measure logd beside NATS JetStream and etcd (BENCH_FLAGS as of bench-proxy)
+	cd test/benchcluster && CGO_ENABLED=0 GOWORK=off $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(BIN)/peers/etcd go.etcd.io/etcd/server/v3
+	cd test/benchcluster && CGO_ENABLED=0 GOWORK=off $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(BIN)/peers/nats-server github.com/nats-io/nats-server/v2
+	cd test/benchcluster && GOWORK=off $(GO) run -buildvcs=false . -bin $(BIN) -peers $(BIN)/peers $(BENCH_FLAGS)
 
 bench-log: build ## measure the local log beside its peers, and a node's storage (BENCH_FLAGS of the first)
 	cd test/benchlog && GOWORK=off $(GO) run -buildvcs=false . $(BENCH_FLAGS)
