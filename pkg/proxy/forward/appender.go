@@ -108,7 +108,7 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 
 // rouse wakes whoever has to do with the queue's head. mu is held.
 func (a *appender) rouse() {
-	if a.idle && !a.paused && len(a.inflight) < window {
+	if a.idle && a.mayTake() {
 		a.idle = false
 		signal(a.work)
 	}
@@ -116,6 +116,22 @@ func (a *appender) rouse() {
 		a.waiting = false
 		signal(a.news)
 	}
+}
+
+// mayTake says whether what waits may become a batch now. Two under way keep the
+// leader busy: it writes the one while the other is on its way. More of them would
+// each be smaller, and cost both sides as much again, so a third has to be worth it,
+// or of a record that travels alone. mu is held.
+func (a *appender) mayTake() bool {
+	n := len(a.inflight)
+	switch {
+	case a.paused || n >= window:
+		return false
+	case n < ahead || a.queue.bytes >= worthwhile:
+		return true
+	}
+	c := a.queue.first()
+	return c != nil && c.waiting.head.solo()
 }
 
 // abandon gives up on o for its client. finished means o has its outcome and its

@@ -87,7 +87,7 @@ func (s *appendStream) next() *encodedMessage {
 		var fin finished
 		a.mu.Lock()
 		b, again := a.unsent(), true
-		if b == nil && !a.paused && len(a.inflight) < window {
+		if b == nil && a.mayTake() {
 			b, again = a.take(&fin), false
 		}
 		if b == nil {

@@ -82,6 +82,13 @@ type Config struct {
 // remembers that many of each for deduplication.
 const window = 5
 
+// ahead is how many batches are sent whatever is in them; worthwhile is how many
+// bytes must be waiting for another.
+const (
+	ahead      = 2
+	worthwhile = 16 << 10
+)
+
 // maxBatchRecords bounds the records of a batch: a node adds a timestamp to each, and
 // the batch must stay below its limit with them, however small they are.
 const maxBatchRecords = 16384

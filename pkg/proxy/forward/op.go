@@ -61,6 +61,9 @@ func (p *opPool) put(o *op) {
 	p.p.Put(o)
 }
 
+// solo says that o travels in a batch of its own.
+func (o *op) solo() bool { return o.keyed || o.alone }
+
 // release lets the record's bytes go.
 func (o *op) release() {
 	if o.buf != nil {

@@ -9,6 +9,7 @@ package forward
 // All of it is guarded by the appender's mu.
 type fairQueue struct {
 	n      int       // ops
+	bytes  int       // of their records, as they stand in a batch
 	line   []*client // a heap: those with something waiting, the least start first
 	now    uint64    // virtual time: the start of the client served last
 	latest uint64    // the greatest start there has been
@@ -46,17 +47,19 @@ func (q *fairQueue) serve(cost int) *op {
 
 func (q *fairQueue) pushBack(o *op) {
 	o.client.waiting.pushBack(o)
-	q.added(o.client)
+	q.added(o)
 }
 
 // pushFront puts back what was served and not sent.
 func (q *fairQueue) pushFront(o *op) {
 	o.client.waiting.pushFront(o)
-	q.added(o.client)
+	q.added(o)
 }
 
-func (q *fairQueue) added(c *client) {
+func (q *fairQueue) added(o *op) {
+	c := o.client
 	q.n++
+	q.bytes += framedLen(len(o.rec))
 	if c.waiting.n > 1 {
 		return
 	}
@@ -71,6 +74,7 @@ func (q *fairQueue) remove(o *op) {
 	c := o.client
 	c.waiting.remove(o)
 	q.n--
+	q.bytes -= framedLen(len(o.rec))
 	if c.waiting.n > 0 {
 		return
 	}
