@@ -82,19 +82,18 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 	if c.over {
 		return apierr.NotSent{}
 	}
-	if err := a.f.limit.take(c.count, c.bytes, o.size); err != nil {
+	if err := a.f.limit.take(c.held, o.size, o.lane != nil); err != nil {
 		return err
 	}
 	if !a.running {
 		if !a.f.spawn(a.run) {
-			a.f.limit.release(1, int64(o.size))
+			a.f.limit.release(o.load())
 			return apierr.Draining{}
 		}
 		a.running = true
 	}
-	c.count++
-	c.bytes += int64(o.size)
 	o.client = c
+	c.held.add(load{1, int64(o.size)})
 	a.queue.pushBack(o)
 	if a.stalled != 0 {
 		a.f.metrics.held.Inc()
@@ -149,11 +148,11 @@ func (a *appender) abandon(o *op) (finished bool, err error) {
 		return false, apierr.OutcomeUnknown{}
 	}
 	a.queue.remove(o)
-	o.client.count--
-	o.client.bytes -= int64(o.size)
+	all, streams := o.load()
+	o.client.held.sub(all)
 	a.mu.Unlock()
 	a.f.metrics.dropped.Inc()
-	a.f.limit.release(1, int64(o.size))
+	a.f.limit.release(all, streams)
 	a.f.ops.put(o)
 	return false, apierr.NotSent{}
 }
@@ -165,7 +164,7 @@ func (a *appender) leave(l *lane) (inFlight bool) {
 	a.mu.Lock()
 	l.client.over = true
 	a.drop(&l.client, &fin)
-	inFlight = l.client.count > 0
+	inFlight = l.client.held.count > 0
 	a.mu.Unlock()
 	fin.tell(a.f)
 	return inFlight
@@ -451,10 +450,10 @@ func (a *appender) close() {
 // finished gathers ops that got their outcome under an appender's mu, to tell
 // their clients after it.
 type finished struct {
-	unary []*op
-	spent []*op
-	count int
-	bytes int64
+	unary   []*op
+	spent   []*op
+	all     load
+	streams load // of all
 }
 
 func (fin *finished) grow(n int) { fin.unary = make([]*op, 0, n) }
@@ -463,10 +462,10 @@ func (fin *finished) grow(n int) { fin.unary = make([]*op, 0, n) }
 // batch any more.
 func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
 	o.state, o.offset, o.duplicate, o.err = opDone, offset, duplicate, err
-	fin.count++
-	fin.bytes += int64(o.size)
-	o.client.count--
-	o.client.bytes -= int64(o.size)
+	all, streams := o.load()
+	fin.all.add(all)
+	fin.streams.add(streams)
+	o.client.held.sub(all)
 	switch {
 	case o.lane != nil:
 		if err != nil {
@@ -482,7 +481,7 @@ func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
 }
 
 func (fin *finished) tell(f *Forwarder) {
-	f.limit.release(fin.count, fin.bytes)
+	f.limit.release(fin.all, fin.streams)
 	for _, o := range fin.spent {
 		f.ops.put(o)
 	}

@@ -17,8 +17,7 @@ type client struct {
 	start   uint64 // the bytes it has been served, in fairQueue's virtual time
 	owed    int    // served, and not in start yet
 	slot    int    // its place in fairQueue.line while something waits
-	count   int    // of its ops without an outcome, waiting or in flight
-	bytes   int64  // theirs
+	held    load   // its ops without an outcome, waiting or in flight
 	over    bool   // failed or left: nothing of it is sent; never false again
 }
 
@@ -35,7 +34,7 @@ func (a *appender) clientOf(from net.Addr) *client {
 		return c
 	}
 	if len(a.clients) >= a.sweepAt {
-		maps.DeleteFunc(a.clients, func(_ net.Addr, c *client) bool { return c.count == 0 })
+		maps.DeleteFunc(a.clients, func(_ net.Addr, c *client) bool { return c.held.count == 0 })
 		a.sweepAt = 2*len(a.clients) + idleClients
 	}
 	c = &client{}

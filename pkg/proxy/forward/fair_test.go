@@ -93,7 +93,7 @@ func TestALightClientGoesIntoTheNextBatch(t *testing.T) {
 		got := make(chan uint64, 2)
 		for _, client := range []logv1.LogClient{light, other} {
 			go func() {
-				resp, err := client.Produce(context.Background(), rec(fmt.Sprint("light", i)))
+				resp, err := client.Produce(ctxFor(t, 30*time.Second), rec(fmt.Sprint("light", i)))
 				if err != nil {
 					t.Errorf("light client: %v", err)
 				}
@@ -246,4 +246,36 @@ func TestAClientHoldsItsShare(t *testing.T) {
 			require.Len(t, c.values(), 6+3+2+40)
 		})
 	}
+}
+
+// Streams can be made to wait, so they leave half of the bounds to those that cannot.
+// (DESIGN.md F10)
+func TestStreamsLeaveRoomForCalls(t *testing.T) {
+	c := newCluster(t, "a")
+	p := newProxy(t, c, func(cfg *forward.Config) { patient(cfg); cfg.HoldRecords = 24 })
+	var streams []logv1.Log_ProduceStreamClient
+	for i, held := range []int{6, 6 + 3, 6 + 3 + 2, 6 + 3 + 2 + 1, 12, 12} {
+		streams = append(streams, flood(t, p.another(), fmt.Sprint(i), 30, 10))
+		p.awaitHeld(t, held)
+	}
+	var calls []<-chan error
+	for i := range 12 {
+		got, client := make(chan error, 1), p.another()
+		go func() { _, err := client.Produce(context.Background(), rec("call")); got <- err }()
+		calls = append(calls, got)
+		p.awaitHeld(t, 12+i+1)
+	}
+	_, err := p.Produce(ctxFor(t, 10*time.Second), rec("call"))
+	requireReason(t, apierr.ReasonOverloaded, err)
+	c.lead("a")
+	for _, got := range calls {
+		require.NoError(t, <-got)
+	}
+	for _, s := range streams {
+		for range 30 {
+			_, err := s.Recv()
+			require.NoError(t, err)
+		}
+	}
+	p.awaitHeld(t, 0)
 }

@@ -48,7 +48,7 @@ func New(cfg Config) (*Forwarder, error) {
 	}
 	f := &Forwarder{
 		cfg: cfg, codec: newCodec(), log: cfg.Logger, start: time.Now(),
-		limit:     newLimiter(cfg.HoldRecords, cfg.HoldBytes),
+		limit:     newLimiter(load{cfg.HoldRecords, cfg.HoldBytes}),
 		reads:     newBudget(),
 		sends:     newBudget(),
 		sessions:  newSessions(cfg.MaxSessions),

@@ -184,7 +184,7 @@ func TestReadersDoNotHoldUpProduces(t *testing.T) {
 func TestBatchOfVeryManyRecords(t *testing.T) {
 	const n = 40_000
 	c := newCluster(t, "a")
-	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords, cfg.StreamRecords, cfg.StreamBytes = 2*n, n, 64<<20 })
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldRecords, cfg.StreamRecords, cfg.StreamBytes = 4*n, n, 64<<20 })
 	s, err := p.ProduceStream(ctxFor(t, 30*time.Second))
 	require.NoError(t, err)
 	for range n {

@@ -71,3 +71,12 @@ func (o *op) release() {
 	}
 	o.buf, o.rec = nil, nil
 }
+
+// load is what o counts in the bounds: all of it, and what of that is a stream's.
+func (o *op) load() (all, stream load) {
+	all = load{1, int64(o.size)}
+	if o.lane != nil {
+		stream = all
+	}
+	return all, stream
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/mem"
 )
 
 // check requires that the line is a heap of exactly the clients with something
@@ -127,4 +128,20 @@ func TestFairQueueDoesNotSaveUp(t *testing.T) {
 		got[q.serve(chargeStep).client]++
 	}
 	require.InDelta(t, 50, got[light], 1)
+}
+
+// What is held takes at most about twice the memory that it counts, whatever its size.
+func TestBuffersFitWhatTheyHold(t *testing.T) {
+	for size := 1; size <= 1<<20; size += 1 + size/3 {
+		pieces := mem.BufferSlice{mem.SliceBuffer(make([]byte, size/2)), mem.SliceBuffer(make([]byte, size-size/2))}
+		var m message
+		require.NoError(t, newCodec().Unmarshal(pieces, &m))
+		require.Len(t, m.bytes(), size)
+		require.LessOrEqual(t, cap(m.bytes()), 2*size+opCost, "a message of %d bytes", size)
+
+		b := batch{ops: []*op{{rec: m.bytes(), buf: m.buf}}, bytes: framedLen(size), count: 1}
+		b.build([16]byte{}, 0)
+		require.LessOrEqual(t, cap(b.records.ReadOnlyData()), 2*size+opCost, "a batch of %d bytes", size)
+		b.free()
+	}
 }
