@@ -177,3 +177,32 @@ func TestAStreamThatLeaves(t *testing.T) {
 		c.nodes["a"].thaw()
 	})
 }
+
+// A stream waits for room as long as a produce is held, and hears then that there was
+// none, and when to come again. (DESIGN.md F12)
+func TestAStreamThatFindsNoRoom(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		c.nodes["a"].freeze()
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.AckTimeout, cfg.HoldRecords = time.Hour, 3 })
+		for range 3 {
+			client := p.another()
+			go func() { _, _ = client.Produce(context.Background(), rec("x")) }()
+			synctest.Wait()
+		}
+		begun := time.Now()
+		s, err := p.another().ProduceStream(context.Background())
+		require.NoError(t, err)
+		require.NoError(t, s.Send(rec("y")))
+		_, err = s.Recv()
+		requireReason(t, apierr.ReasonOverloaded, err)
+		require.Equal(t, codes.ResourceExhausted, status.Code(err))
+		require.Equal(t, []string{"250"}, s.Trailer()["grpc-retry-pushback-ms"])
+		require.Equal(t, 10*time.Second, time.Since(begun))
+		require.EqualValues(t, 3, p.metric("produce_records_held"))
+		c.nodes["a"].thaw()
+		synctest.Wait()
+		require.Equal(t, []string{"x", "x", "x"}, c.values())
+	})
+}
