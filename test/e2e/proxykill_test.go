@@ -58,7 +58,7 @@ func TestProxiesKilledUnderLoad(t *testing.T) {
 				for first := true; ; first = false {
 					ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
 					ctx = metadata.AppendToOutgoingContext(ctx, "logd-request-id", fmt.Sprintf("%d/%d", p, i))
-					resp, err := clients[try%2].Produce(ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: value(p, i)}})
+					resp, err := clients[try%2].Produce(ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: harness.Value(uint64(p)<<32|uint64(i), nil)}})
 					cancel()
 					if !first {
 						repeated.Add(1)
