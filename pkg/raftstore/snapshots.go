@@ -257,13 +257,16 @@ func (s *Store) Install(in Installed) error {
 
 // Holds says whether the entry (index, term) is in the log or just below its
 // first one, and whether index lies below even that. An entry that cannot be
-// read is an error, not an absent one: it may have been acknowledged.
+// read is an error, not an absent one: it may have been acknowledged. A
+// *DamageError says that a repair will tell.
 func (s *Store) Holds(index, term uint64) (holds, below bool, err error) {
 	e, err := s.log.Entry(index)
 	switch {
 	case errors.Is(err, commitlog.ErrNotFound):
 		start := s.log.Start()
 		return index == start.Index && term == start.Term, index < start.Index, nil
+	case isDamage(err):
+		return false, false, &DamageError{Err: fmt.Errorf("read entry %d: %w", index, err)}
 	case err != nil:
 		return false, false, fmt.Errorf("read entry %d: %w", index, err)
 	}

@@ -295,7 +295,12 @@ func (e *engine) install(rpc raft.RPC, req *raft.InstallSnapshotRequest, state [
 		return
 	}
 	holds, below, err := e.r.store.Holds(req.LastLogIndex, req.LastLogTerm)
-	if err != nil {
+	switch {
+	case e.r.mended(err):
+		// Whether we hold it cannot be told now. The leader asks again.
+		rpc.Respond(nil, err)
+		return
+	case err != nil:
 		e.r.store.Fail(err)
 	}
 	if e.r.probe.planted().keepTail {
@@ -349,6 +354,7 @@ func (r *Replica) reinstall(in raftstore.Installed) error {
 	r.stopEngine()
 	holds, below, err := r.store.Holds(in.Index, in.Term)
 	switch {
+	case r.mended(err): // and the leader sends it again
 	case err != nil:
 		return err
 	case holds || below: // it came by AppendEntries meanwhile

@@ -73,6 +73,16 @@ func (r *Replica) spoiled() {
 	poke(r.damage)
 }
 
+// mended says whether err is damage that the healer repairs, and wakes it.
+func (r *Replica) mended(err error) bool {
+	var damaged *raftstore.DamageError
+	if r.cfg.Source == nil || !errors.As(err, &damaged) {
+		return false
+	}
+	r.spoiled()
+	return true
+}
+
 // whole says whether Raft may be started over what is on disk.
 func (r *Replica) whole() bool {
 	d := r.store.Damage()
