@@ -113,7 +113,6 @@ func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.He
 		grpc.MaxConcurrentStreams(uint32(limits.MaxConcurrentStreams)),
 		grpc.MaxRecvMsgSize(maxMessageBytes),
 		grpc.MaxHeaderListSize(maxHeaderBytes),
-		grpc.SharedWriteBuffer(true), // an idle connection has none
 		grpc.ReadBufferSize(readBufferBytes),
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
