@@ -262,7 +262,7 @@ func (s *soak) tail(ctx context.Context, quiet <-chan struct{}) error {
 		}
 	})
 	stop()
-	_ = <-ended // it was told already, or is of our stopping it
+	<-ended //nolint:errcheck // it was told already, or is of our stopping it
 	return err
 }
 
