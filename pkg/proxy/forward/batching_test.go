@@ -14,7 +14,7 @@ import (
 
 // Two batches under way keep a leader busy. What waits behind them goes together
 // when there is room, or sooner when it is a batch worth sending or has to travel
-// alone, as long as the window allows.
+// alone, as long as the window allows. (DESIGN.md F7)
 func TestSmallBatchesAreTwoAtATime(t *testing.T) {
 	c := newCluster(t, "a")
 	c.lead("a")
