@@ -43,7 +43,11 @@ type appender struct {
 	overWhy    string // and for that reason; guarded by mu
 	nextDue    int64  // run wakes by then; guarded by mu
 	lastAck    int64  // guarded by mu
-	acks       int    // batches acknowledged on the stream that is open now; guarded by mu
+	// Guarded by mu: the client served last, when, and when it last was another than
+	// before.
+	served             *client
+	servedAt, sharedAt int64
+	acks               int // batches acknowledged on the stream that is open now; guarded by mu
 
 	work chan struct{} // room for one: the sender has something to look at
 	news chan struct{} // room for one: run has something to look at
@@ -126,7 +130,7 @@ func (a *appender) mayTake() bool {
 	switch {
 	case a.paused || n >= window:
 		return false
-	case n < ahead || a.queue.bytes >= worthwhile:
+	case n < ahead, a.queue.bytes >= worthwhile:
 		return true
 	}
 	c := a.queue.first()
@@ -183,6 +187,10 @@ func (a *appender) drop(c *client, fin *finished) {
 // held; the caller has checked the window.
 func (a *appender) take(fin *finished) *batch {
 	var b *batch
+	now, limit := a.f.now(), a.f.cfg.BatchBytes
+	if a.shared(now) {
+		limit = min(limit, sharedBytes)
+	}
 	for c := a.queue.first(); c != nil; c = a.queue.first() {
 		if c.over {
 			a.drop(c, fin)
@@ -190,13 +198,14 @@ func (a *appender) take(fin *finished) *batch {
 		}
 		o := c.waiting.head
 		n := framedLen(len(o.rec))
-		cost, solo := n, o.keyed || o.alone
+		cost, solo := n, o.solo()
 		if solo {
-			cost = max(n, a.f.cfg.BatchBytes) // what there are few of is batches
+			cost = max(n, limit) // what there are few of is batches
 		}
-		if b != nil && (solo || b.bytes+n > a.f.cfg.BatchBytes || len(b.ops) == maxBatchRecords) {
+		if b != nil && (solo || b.bytes+n > limit || len(b.ops) == maxBatchRecords) {
 			break
 		}
+		a.serves(c, now)
 		if b == nil {
 			b = &batch{first: a.seq, ops: make([]*op, 0, min(a.queue.n, 1024))}
 		}
@@ -215,6 +224,20 @@ func (a *appender) take(fin *finished) *batch {
 	a.seq += uint64(b.count)
 	a.inflight = append(a.inflight, b)
 	return b
+}
+
+// serves notes that c is served. mu is held.
+func (a *appender) serves(c *client, now int64) {
+	if c != a.served && now-a.servedAt < int64(sharedFor) {
+		a.sharedAt = now
+	}
+	a.served, a.servedAt = c, now
+}
+
+// shared says whether several clients were served of late. Then batches are small:
+// all that is under way is before whoever comes next. mu is held.
+func (a *appender) shared(now int64) bool {
+	return a.sharedAt != 0 && now-a.sharedAt < int64(sharedFor)
 }
 
 // errProtocol is a node's answer that fits no batch of ours.

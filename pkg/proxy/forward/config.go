@@ -89,6 +89,13 @@ const (
 	worthwhile = 16 << 10
 )
 
+// sharedBytes bounds a batch, unless one record is larger, for sharedFor after
+// several clients were served.
+const (
+	sharedBytes = 32 << 10
+	sharedFor   = 100 * time.Millisecond
+)
+
 // maxBatchRecords bounds the records of a batch: a node adds a timestamp to each, and
 // the batch must stay below its limit with them, however small they are.
 const maxBatchRecords = 16384

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -186,8 +187,8 @@ func TestAFloodOfRequestIDs(t *testing.T) {
 	for i := range 2900 {
 		resp, err := stream.Recv()
 		require.NoError(t, err)
-		// 100 + 6 bytes and framing each: a batch holds more than 2,000 of them.
-		require.LessOrEqual(t, c.batchOf(resp.Offset), 7+2*(i/2000), "record %d", i)
+		// 100 + 6 bytes and framing each: a batch of 32 KiB holds 300 of them. One more or less is what is charged together.
+		require.LessOrEqual(t, c.batchOf(resp.Offset), 8+2*(i/300), "record %d", i)
 	}
 }
 
@@ -278,4 +279,41 @@ func TestStreamsLeaveRoomForCalls(t *testing.T) {
 		}
 	}
 	p.awaitHeld(t, 0)
+}
+
+// While several clients are served batches are small, since all that is under way is
+// before whoever comes next; one that is alone again gets large ones. (DESIGN.md F8)
+func TestBatchesAreSmallWhileClientsShare(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		p := newProxy(t, c, func(cfg *forward.Config) { cfg.StreamRecords, cfg.StreamBytes = 1<<20, 1<<30 })
+		size := func(r *nodev1.AppendRequest) int { return len(r.GetRecords()) }
+		var largest int
+		c.nodes["a"].onAppend = func(r *nodev1.AppendRequest) error {
+			largest = max(largest, size(r))
+			return nil
+		}
+		send := func(beside bool) (most int) {
+			c.lead("") // so that all of it waits
+			synctest.Wait()
+			largest = 0
+			s := flood(t, p.another(), "flood", 500, 1000)
+			if beside {
+				go func() { _, _ = p.Produce(context.Background(), rec("light")) }()
+			}
+			synctest.Wait()
+			c.lead("a")
+			for range 500 {
+				_, err := s.Recv()
+				require.NoError(t, err)
+			}
+			return largest
+		}
+		require.Greater(t, send(false), 200<<10)
+		require.Positive(t, send(true))
+		require.LessOrEqual(t, send(true), 64<<10)
+		time.Sleep(time.Second)
+		require.Greater(t, send(false), 200<<10)
+	})
 }
