@@ -14,7 +14,7 @@ BUF   := PATH="$(TOOLS):$$PATH" buf
 
 # Time limit of one package's tests, and packages tested at once. Clusters under
 # the race detector share the machine badly, so it is not one a core on large ones.
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 TEST_P       ?= 2
 TEST_FLAGS   ?=
 FUZZTIME     ?= 30s

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -323,22 +324,24 @@ func waitUntil(t *testing.T, ok func() bool) {
 // A node that hangs is told of, also when its clients never wait for as long as the
 // proxy would; that they give it no time to answer is not its fault.
 func TestANodeThatLetsDeadlinesPassIsToldOf(t *testing.T) {
-	c, p, _ := spreading(t, 10, balance.NameRoundRobin, "b")
-	c.nodes["b"].freeze()
-	defer c.nodes["b"].thaw()
-	for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
-		_, err := p.Consume(ctxFor(t, patience), &logv1.ConsumeRequest{})
+	synctest.Test(t, func(t *testing.T) {
+		c, p, _ := spreading(t, 10, balance.NameRoundRobin, "b")
+		c.nodes["b"].freeze()
+		defer c.nodes["b"].thaw()
+		for _, patience := range []time.Duration{time.Millisecond, 20 * time.Millisecond} {
+			_, err := p.Consume(ctxFor(t, patience), &logv1.ConsumeRequest{})
+			require.Error(t, err)
+		}
+		ctx, cancel := context.WithCancel(ctxFor(t, time.Minute))
+		time.AfterFunc(400*time.Millisecond, cancel)
+		_, err := p.Consume(ctx, &logv1.ConsumeRequest{})
 		require.Error(t, err)
-	}
-	ctx, cancel := context.WithCancel(ctxFor(t, time.Minute))
-	time.AfterFunc(400*time.Millisecond, cancel)
-	_, err := p.Consume(ctx, &logv1.ConsumeRequest{})
-	require.Error(t, err)
-	waitUntil(t, func() bool { return c.nodes["b"].InFlight() == 0 })
-	_, failed := p.hints.all()
-	require.Empty(t, failed, "impatience, and a client that went away")
+		waitUntil(t, func() bool { return c.nodes["b"].InFlight() == 0 })
+		_, failed := p.hints.all()
+		require.Empty(t, failed, "impatience, and a client that went away")
 
-	_, err = p.Consume(ctxFor(t, time.Second), &logv1.ConsumeRequest{})
-	require.Error(t, err)
-	waitUntil(t, func() bool { _, failed := p.hints.all(); return len(failed) == 1 && failed[0] == "b" })
+		_, err = p.Consume(ctxFor(t, time.Second), &logv1.ConsumeRequest{})
+		require.Error(t, err)
+		waitUntil(t, func() bool { _, failed := p.hints.all(); return len(failed) == 1 && failed[0] == "b" })
+	})
 }
