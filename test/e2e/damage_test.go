@@ -74,10 +74,26 @@ func (w *world) repaired(n *harness.Node) {
 }
 
 func segmentsOf(t *testing.T, n *harness.Node) []string {
+	names := segments(t, n)
+	require.Greater(t, len(names), 3, "there are a few segments")
+	return names
+}
+
+// fewSegments waits until every node's log has a few segments. How many records that
+// takes depends on how they are batched.
+func (tr *traffic) fewSegments() {
+	tr.w.t.Helper()
+	for _, n := range tr.w.Nodes {
+		for len(segments(tr.w.t, n)) <= 3 {
+			tr.more(1000)
+		}
+	}
+}
+
+func segments(t *testing.T, n *harness.Node) []string {
 	names, err := filepath.Glob(filepath.Join(n.DataDir, "raft", "log", "*.seg"))
 	require.NoError(t, err)
 	slices.Sort(names)
-	require.Greater(t, len(names), 3, "there are a few segments")
 	return names
 }
 
@@ -95,7 +111,7 @@ func write(t *testing.T, name string, at int64, b []byte) {
 func TestADamagedFollowerIsRepaired(t *testing.T) {
 	w := startSmall(t)
 	tr := w.load()
-	tr.more(4000)
+	tr.fewSegments()
 	for _, damage := range []struct {
 		name string
 		do   func(n *harness.Node)
