@@ -13,6 +13,7 @@ import (
 // A request without one is an empty record.
 func produceRecord(b []byte) ([]byte, error) {
 	var rec []byte
+	parts := 0
 	for len(b) > 0 {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -28,10 +29,13 @@ func produceRecord(b []byte) ([]byte, error) {
 				return nil, malformed("record", fmt.Errorf("wire type %d", typ))
 			}
 			part, _ := protowire.ConsumeBytes(b)
-			if rec == nil {
+			switch parts++; parts {
+			case 1:
 				rec = part
-			} else {
+			case 2: // the first part is the message's: what follows it there stays
 				rec = append(rec[:len(rec):len(rec)], part...)
+			default: // ours to grow, so that a thousand pieces are not joined a thousand times
+				rec = append(rec, part...)
 			}
 		}
 		b = b[n:]

@@ -419,9 +419,11 @@ func (a *appender) expire(now int64) (next int64) {
 		}
 		return false
 	}
+	building := false
 	for _, b := range a.inflight {
 		if !b.built {
-			continue // its sender is busy with the ops
+			building = true // its sender is busy with the ops
+			continue
 		}
 		for i, o := range b.ops {
 			if o != nil && over(o) {
@@ -430,6 +432,10 @@ func (a *appender) expire(now int64) (next int64) {
 				a.f.metrics.expired.Inc()
 			}
 		}
+	}
+	if building {
+		// What waits is behind those ops, and of a stream must not be told before them.
+		return now + int64(expireStep)
 	}
 	var late []*op
 	for _, c := range a.queue.line {
@@ -459,12 +465,12 @@ func (a *appender) expire(now int64) (next int64) {
 func (a *appender) close() {
 	var fin finished
 	a.mu.Lock()
+	a.fail(&fin, len(a.inflight), apierr.OutcomeUnknown{})
 	for c := a.queue.first(); c != nil; c = a.queue.first() {
 		o := c.waiting.head
 		a.queue.remove(o)
 		fin.add(o, 0, false, apierr.Draining{})
 	}
-	a.fail(&fin, len(a.inflight), apierr.OutcomeUnknown{})
 	a.running = false
 	a.mu.Unlock()
 	fin.tell(a.f)

@@ -33,7 +33,7 @@ const (
 // empty record.
 func recordOf(req []byte, limit int) ([]byte, error) {
 	var rec []byte
-	found := false
+	parts := 0
 	for b := req; len(b) > 0; {
 		num, typ, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -46,10 +46,14 @@ func recordOf(req []byte, limit int) ([]byte, error) {
 				return nil, apierr.Invalid{Field: "record", Why: "malformed"}
 			}
 			b = b[n:]
-			if found {
-				part = append(rec[:len(rec):len(rec)], part...)
+			switch parts++; parts {
+			case 1:
+				rec = part
+			case 2: // the first part is the request's: what follows it there stays
+				rec = append(rec[:len(rec):len(rec)], part...)
+			default: // ours to grow, so that a thousand pieces are not joined a thousand times
+				rec = append(rec, part...)
 			}
-			rec, found = part, true
 			continue
 		}
 		if n = fieldLen(num, typ, b); n < 0 || num == produceRequestRecord {

@@ -1,0 +1,65 @@
+package forward
+
+import (
+	"bytes"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/mem"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/proxy/route"
+)
+
+// What waits of a stream is not told of before what is being made a batch of: it
+// would hear that nothing more was sent, and then the batch would be appended.
+// (DESIGN.md F12)
+func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
+	f, err := New(Config{Holder: new(route.Holder), HoldTimeout: time.Nanosecond})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	a := newAppender(f, "p")
+	a.running = true // nobody drives it but the test
+	l := newLane()
+	queue := func() {
+		rec := []byte("r")
+		require.True(t, l.admit(t.Context(), len(rec), 10, 1000))
+		require.NoError(t, a.enqueue(&op{lane: l, rec: rec, buf: mem.SliceBuffer(rec), size: len(rec), done: make(chan struct{}, 1)}, nil))
+	}
+	queue()
+	a.mu.Lock()
+	b := a.take(new(finished)) // and is about to build it
+	a.stalled = 1
+	a.mu.Unlock()
+	queue()
+	now := a.f.now() + int64(time.Hour)
+	require.Equal(t, now+int64(expireStep), a.expire(now), "it looks again soon")
+	l.mu.Lock()
+	require.NoError(t, l.err)
+	l.mu.Unlock()
+
+	b.build(a.producer, a.epoch)
+	a.mu.Lock()
+	b.built, b.sent = true, true
+	a.mu.Unlock()
+	require.NoError(t, a.acknowledge(&nodev1.AppendResponse{Count: 1, FirstOffset: 7}))
+	a.mu.Lock()
+	a.stalled = 1
+	a.mu.Unlock()
+	a.expire(now)
+	told, err := l.taken(nil)
+	require.Len(t, told, 1)
+	require.Equal(t, uint64(7), told[0].offset)
+	require.Error(t, err, "and then the one that waited")
+}
+
+// A record in very many pieces costs no more than its bytes.
+func TestARecordInManyPieces(t *testing.T) {
+	req := bytes.Repeat([]byte{produceRequestRecord<<3 | 2, 2, recordValue<<3 | 2, 0}, 100_000)
+	rec, err := recordOf(req, 1<<20)
+	require.NoError(t, err)
+	require.Len(t, rec, 200_000)
+	require.Less(t, testing.AllocsPerRun(1, func() { _, _ = recordOf(req, 1<<20) }), 100.0)
+	require.Equal(t, byte(produceRequestRecord<<3|2), req[4], "the request is as it was")
+}
