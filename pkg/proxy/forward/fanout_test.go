@@ -33,6 +33,16 @@ func (c *fakeCluster) fetched() (asked, now int) {
 	return asked, now
 }
 
+// reading is the node that streams are read from.
+func (c *fakeCluster) reading() (on *fakeNode) {
+	for _, n := range c.nodes {
+		if n.InFlight() > 0 {
+			on = n
+		}
+	}
+	return on
+}
+
 // fillBig puts n records of size bytes into the log, each telling its offset.
 func (c *fakeCluster) fillBig(n, size int) {
 	c.mu.Lock()
@@ -283,17 +293,9 @@ func TestSharedFetchResumes(t *testing.T) {
 	}
 	p.until(t, "tails_sharing", 20)
 	at := 10
-	on := func() (on *fakeNode) {
-		for _, n := range c.nodes {
-			if n.InFlight() > 0 {
-				on = n
-			}
-		}
-		return on
-	}
 	for round := range 4 {
 		asked, _ := c.fetched()
-		n := on()
+		n := c.reading()
 		n.kill()
 		c.fill(9)
 		for _, s := range streams {

@@ -219,7 +219,7 @@ func (p *fetch) run(ctx context.Context) error {
 		}
 		opened = true
 		before := p.at
-		err = p.follow(ctx, up)
+		err = p.follow(ctx, r, up)
 		if p.at != before {
 			r.skip, r.leaderOnly, r.rounds = r.skip[:0], false, 0
 		}
@@ -246,8 +246,9 @@ func (p *fetch) run(ctx context.Context) error {
 	}
 }
 
-// follow fetches from one node until that fails, and answers why.
-func (p *fetch) follow(ctx context.Context, up route.Upstream) error {
+// follow fetches from one node until that fails, or has left the table, and answers
+// why.
+func (p *fetch) follow(ctx context.Context, r *reader, up route.Upstream) error {
 	f := p.hub.fan.f
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -285,6 +286,9 @@ func (p *fetch) follow(ctx context.Context, up route.Upstream) error {
 		}
 		if err := cs.RecvMsg(&m); err != nil {
 			return failed(err)
+		}
+		if r.outOfTable(up) { // whatever it has sent, heartbeats or data
+			return errBroken
 		}
 		// While all readers are slow, nothing is asked of the node.
 		stall.Stop()

@@ -3,6 +3,7 @@ package forward_test
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,6 +135,46 @@ func TestSilentNodeIsLeftInASecond(t *testing.T) {
 		for _, n := range c.nodes {
 			n.thaw()
 		}
+	})
+}
+
+// A node that is cut off from the cluster, and not from the proxy, goes on with
+// heartbeats. Once it is out of the table its streams go on at another, at the next of
+// them; while there is no other they stay. In virtual time, so exactly.
+func TestNodeOutOfTheTableIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "a", "b", "c")
+		c.lead("a")
+		c.fill(5)
+		p := newProxy(t, c, nil)
+		defer p.stop()
+		s := p.tailFrom(t, ctxFor(t, time.Hour), 0)
+		expect(t, s, 0, 5)
+		on := c.reading()
+		without := func(ids ...string) {
+			order := c.order
+			c.order = slices.DeleteFunc(slices.Clone(order), func(id string) bool { return slices.Contains(ids, id) })
+			c.publish()
+			c.order = order
+		}
+		// It is left alone for as long as nobody is better.
+		without("a", "b", "c")
+		c.fill(5)
+		expect(t, s, 5, 5)
+		require.Same(t, on, c.reading())
+		require.Zero(t, p.metric("stream_resumes_total"))
+		c.publish()
+
+		on.set(func() { on.lag = 1000 })
+		c.fill(1000)
+		without(on.id)
+		began := time.Now()
+		expect(t, s, 10, 1000)
+		require.LessOrEqual(t, time.Since(began), 250*time.Millisecond)
+		require.NotSame(t, on, c.reading())
+		require.EqualValues(t, 1, p.metric("stream_resumes_total"))
+		_, failed := p.hints.all()
+		require.Empty(t, failed, "it has done nothing wrong")
 	})
 }
 

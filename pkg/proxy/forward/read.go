@@ -112,6 +112,30 @@ func (r *reader) rest(ctx context.Context) error {
 // reload looks at the newest table, without another chance for the nodes tried.
 func (r *reader) reload() { r.table = r.f.cfg.Holder.Load() }
 
+// outOfTable says whether up, which is being read from, is not in the newest table,
+// which has another. It is for every message: only a table it has not seen is looked at.
+func (r *reader) outOfTable(up route.Upstream) bool {
+	t := r.f.cfg.Holder.Load()
+	if t == r.table {
+		return false
+	}
+	r.table = t
+	is := func(id string) bool { return id == up.ID() }
+	if t.Leader != nil && is(t.Leader.ID()) {
+		return false
+	}
+	for _, f := range t.Followers {
+		if is(f.ID()) {
+			return false
+		}
+	}
+	if r.leaderOnly {
+		return t.Leader != nil
+	}
+	_, another := t.PickReader(r.key, is)
+	return another
+}
+
 // verdict on a failed try of a read.
 type readVerdict int
 
