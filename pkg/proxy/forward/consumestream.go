@@ -15,6 +15,7 @@ import (
 type tail struct {
 	hub     *hub
 	feed    *feed // what it reads along with; nil: nothing now; guarded by hub.mu
+	own     bool  // feed was started for it; guarded by hub.mu
 	down    grpc.ServerStream
 	session *session
 	cursor  uint64 // the offset the client gets next

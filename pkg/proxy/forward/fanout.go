@@ -119,8 +119,9 @@ func (h *hub) look(t *tail) (c *chunk, grew <-chan struct{}, err error) {
 		case g.err != nil:
 			err, carried := g.err, g.carried
 			h.leave(t)
-			// What the log holds is answered for the position that was asked with it.
-			if carried == t.need() || t.alone || !aboutOffsets(err) {
+			// What the log holds is answered for the position that was asked with it, and
+			// may be older than a tail that came later.
+			if carried == t.need() && (t.started || t.own) || t.alone || !aboutOffsets(err) {
 				return nil, nil, err
 			}
 			t.alone = true
@@ -161,7 +162,9 @@ func (h *hub) attach(t *tail) error {
 		if err != nil {
 			return err
 		}
-		best = g
+		h.join(t, g)
+		t.own = true
+		return nil
 	}
 	h.join(t, best)
 	return nil
@@ -187,7 +190,7 @@ func (h *hub) better(g *feed, t *tail) (best *feed) {
 
 // join makes t a reader of g. mu is held.
 func (h *hub) join(t *tail, g *feed) {
-	t.feed = g
+	t.feed, t.own = g, false
 	g.readers++
 }
 

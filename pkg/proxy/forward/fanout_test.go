@@ -418,6 +418,34 @@ func TestVerdictsAreNotShared(t *testing.T) {
 	}
 }
 
+// A fetch that was asked before a stream began says nothing to it of where the log ends:
+// meanwhile its client may have heard that there is more.
+func TestVerdictsAreNoOlderThanTheStream(t *testing.T) {
+	c := newCluster(t, "a")
+	c.lead("a")
+	c.fill(5)
+	p := newProxy(t, c, nil)
+	a := c.nodes["a"]
+	asked, answer := make(chan struct{}, 1), make(chan struct{}) // x's fetch
+	a.set(func() {
+		a.onFetch = func(r *nodev1.FetchRequest) error {
+			asked <- struct{}{}
+			<-answer
+			return apierr.OutOfRange{Offset: r.Offset, Next: 5}
+		}
+	})
+	x := p.tailFrom(t, ctxFor(t, 20*time.Second), 10)
+	<-asked
+	c.fill(10) // 5 to 14, acknowledged to somebody through another proxy
+	a.set(func() { a.onFetch = nil })
+	y := p.tailFrom(t, ctxFor(t, 20*time.Second), 10)
+	p.until(t, "tails_sharing", 2)
+	close(answer)
+	_, err := x.Recv()
+	requireReason(t, apierr.ReasonOutOfRange, err)
+	expect(t, y, 10, 5)
+}
+
 // A leader that has less than was delivered is not believed: the stream ends loudly.
 func TestDeliveredRecordsAreGone(t *testing.T) {
 	for name, says := range map[string]func(*nodev1.FetchRequest) error{
