@@ -263,7 +263,9 @@ func (c *checkpoints) put(h *checkpoint, config, state []byte) error {
 	return nil
 }
 
-// forget removes a checkpoint that was put and is not to be. change must be held.
+// forget removes a checkpoint that was put and is not to be, durably: one that
+// empties the log and came back would cost what is acknowledged from now on.
+// change must be held.
 func (c *checkpoints) forget(h *checkpoint) error {
 	c.mu.Lock()
 	var list []*checkpoint
@@ -274,7 +276,13 @@ func (c *checkpoints) forget(h *checkpoint) error {
 	}
 	c.list = list
 	c.mu.Unlock()
-	return c.fs.Remove(path.Join(c.dir, h.name))
+	if err := c.fs.Remove(path.Join(c.dir, h.name)); err != nil {
+		return fmt.Errorf("remove checkpoint %s: %w", h.name, err)
+	}
+	if err := c.fs.SyncDir(c.dir); err != nil {
+		return fmt.Errorf("sync %s: %w", c.dir, err)
+	}
+	return nil
 }
 
 // double writes the second copy of a checkpoint. change must be held.

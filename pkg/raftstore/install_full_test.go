@@ -1,0 +1,45 @@
+package raftstore_test
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/pkg/raftstore"
+	"github.com/logd-io/logd/pkg/vfs/faultfs"
+	"github.com/logd-io/logd/pkg/vfs/memfs"
+)
+
+// installed is a checkpoint that lies beyond a log of 20 entries.
+func installed() raftstore.Installed {
+	return raftstore.Installed{Index: 25, Term: 2, Next: 25, Config: config("a"), ConfigIndex: 1, State: []byte("state at 25")}
+}
+
+// An install that a full disk refused never comes back, whatever a crash leaves of
+// its files: what is acknowledged after it stays.
+func TestARefusedInstallDoesNotComeBack(t *testing.T) {
+	mem := memfs.New()
+	var full faultfs.Switch
+	disk := faultfs.Wrap(mem, faultfs.When(faultfs.All(full.On, faultfs.Is(faultfs.Create), faultfs.Name("start*")), faultfs.Fail(syscall.ENOSPC)))
+	var fatal error
+	s := open(t, disk, func(err error) { fatal = err })
+	require.NoError(t, s.StoreLogs(entries(1, 20, 2)))
+	publish(t, s, entries(1, 20, 2))
+	checkpoint(t, s.Snapshots(), 5, 5)
+	mem.Record()
+	full.Set(true)
+	err := s.Install(installed())
+	require.True(t, raftstore.IsFull(err), "%v", err)
+	require.NoError(t, fatal)
+	full.Set(false)
+	require.NoError(t, s.StoreLogs(entries(21, 40, 2)), "from a leader whose log goes back further")
+	n := mem.Ops()
+	for seed := range uint64(20) {
+		c := open(t, mem.CrashAt(n, seed), nil)
+		require.Equal(t, uint64(1), c.Log().First(), "seed %d", seed)
+		require.Equal(t, uint64(40), c.Log().Last(), "seed %d", seed)
+		require.NoError(t, c.Close())
+	}
+	require.NoError(t, s.Close())
+}
