@@ -72,3 +72,24 @@ func TestNoRoomForTheCopyOfTheStart(t *testing.T) {
 		}
 	}
 }
+
+// A disk that is full only when the new start record is there already, at the sync
+// of its directory, has not refused the reset: nothing is appended any more.
+func TestAResetThatIsHalfDoneIsFatal(t *testing.T) {
+	mem := memfs.New()
+	started := func(faultfs.Op) bool {
+		_, err := mem.Stat(dir + "/start")
+		return err == nil
+	}
+	var full faultfs.Switch
+	var fatal []error
+	l := faulty(t, faultfs.Wrap(mem, faultfs.When(faultfs.All(full.On, faultfs.Is(faultfs.SyncDir), started), faultfs.Fail(syscall.ENOSPC))), &fatal)
+	require.NoError(t, l.Append(entries(1, 30, 1, 60)))
+	full.Set(true)
+	var is *commitlog.FatalError
+	require.ErrorAs(t, l.Reset(commitlog.Start{Index: 35, Term: 1, Offset: 35}), &is)
+	require.Len(t, fatal, 1)
+	full.Set(false)
+	require.ErrorAs(t, l.Append(entries(31, 40, 1, 60)), &is)
+	require.Equal(t, uint64(35), open(t, small(mem.Kill())).Last())
+}

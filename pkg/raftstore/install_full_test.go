@@ -43,3 +43,25 @@ func TestARefusedInstallDoesNotComeBack(t *testing.T) {
 	}
 	require.NoError(t, s.Close())
 }
+
+// A disk that is full only when the checkpoint is there already, at the sync of its
+// directory, has not refused the install: the node stops, and the next start is one
+// of before or after it.
+func TestAnInstallThatIsHalfDoneIsFatal(t *testing.T) {
+	mem := memfs.New()
+	var full faultfs.Switch
+	disk := faultfs.Wrap(mem, faultfs.When(faultfs.All(full.On, faultfs.Is(faultfs.SyncDir), faultfs.Name("checkpoints")), faultfs.Fail(syscall.ENOSPC)))
+	var fatal error
+	s := open(t, disk, func(err error) { fatal = err })
+	require.NoError(t, s.StoreLogs(entries(1, 20, 2)))
+	publish(t, s, entries(1, 20, 2))
+	checkpoint(t, s.Snapshots(), 5, 5)
+	full.Set(true)
+	require.False(t, stray(func() { _ = s.Install(installed()) }), "nothing may be acknowledged any more")
+	require.ErrorContains(t, fatal, syscall.ENOSPC.Error())
+	full.Set(false)
+	require.NoError(t, s.Close())
+	c := open(t, mem.Kill(), nil)
+	require.Equal(t, uint64(25), c.Log().Last())
+	require.NoError(t, c.Close())
+}

@@ -15,6 +15,9 @@ const TempSuffix = ".tmp"
 // the old file or the new one, whole: tmp → write → sync → rename → sync of
 // the directory. The new contents are durable on return. What is left of a file
 // that could not be written is removed, if it can be: the disk may be full of it.
+//
+// An error that wraps one of the file system changed nothing. One of the last sync
+// wraps none: by then the new file is there, and a crash may bring back the old.
 func WriteFileAtomic(fsys FS, name string, data []byte) error {
 	tmp := name + TempSuffix
 	if err := fsys.Remove(tmp); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -37,7 +40,7 @@ func WriteFileAtomic(fsys FS, name string, data []byte) error {
 		return fmt.Errorf("rename %s: %w", tmp, err)
 	}
 	if err := fsys.SyncDir(path.Dir(name)); err != nil {
-		return fmt.Errorf("sync directory of %s: %w", name, err)
+		return fmt.Errorf("sync directory of %s: %v", name, err) //nolint:errorlint // see above
 	}
 	return nil
 }
