@@ -138,21 +138,6 @@ func (f osFile) Size() (int64, error) {
 // writebackEvery is how much of a large write the disk is given to do at a time.
 const writebackEvery = 1 << 20
 
-// readAheadFrom is the length of a read from which on the same again is expected.
-const readAheadFrom = 128 << 10
-
-// ReadAt asks the disk, when b is large, for as much behind it: a log is read
-// forward, and while the caller looks at these bytes the next ones arrive. The
-// kernel does so by itself for one reader of a file, in smaller steps, and gives up
-// where several read at different places.
-func (f osFile) ReadAt(b []byte, off int64) (int, error) {
-	n, err := f.File.ReadAt(b, off)
-	if err == nil && n >= readAheadFrom {
-		readAhead(f.File, off+int64(n), int64(n))
-	}
-	return n, err
-}
-
 // WriteAt writes a large b in pieces and lets the disk begin with each at once,
 // rather than with all of it in the Sync that follows: the copying and the disk
 // then overlap, and no sync waits behind one huge request.

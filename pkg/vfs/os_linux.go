@@ -21,11 +21,6 @@ func writeback(f *os.File, off, n int64) error {
 	return nil
 }
 
-// readAhead is posix_fadvise(2) with WILLNEED: a hint, so its error is nobody's.
-func readAhead(f *os.File, off, n int64) {
-	_ = unix.Fadvise(int(f.Fd()), off, n, unix.FADV_WILLNEED)
-}
-
 // datasync is fdatasync(2): the bytes, and the metadata needed to read them
 // back, the length among it. Interrupted before it began, it is called again;
 // any other error stands.

@@ -13,6 +13,3 @@ func allocate(f *os.File, size int64) error { return extend(f, size) }
 
 // writeback leaves it to the system when to begin.
 func writeback(*os.File, int64, int64) error { return nil }
-
-// readAhead leaves it to the system what to read ahead.
-func readAhead(*os.File, int64, int64) {}
