@@ -228,7 +228,7 @@ func (a *appender) take(fin *finished) *batch {
 
 // serves notes that c is served. mu is held.
 func (a *appender) serves(c *client, now int64) {
-	if c != a.served && now-a.servedAt < int64(sharedFor) {
+	if a.served != nil && c != a.served && now-a.servedAt < int64(sharedFor) {
 		a.sharedAt = now
 	}
 	a.served, a.servedAt = c, now

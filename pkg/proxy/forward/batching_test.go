@@ -49,13 +49,13 @@ func TestSmallBatchesAreTwoAtATime(t *testing.T) {
 
 	produce(1, 10) // waits: two are under way
 	require.Equal(t, 3, p.batches())
-	produce(1, 16<<10) // worth a third, the small one with it
+	produce(1, 64<<10) // worth a third, the small one with it
 	made(4)
 	produce(1, 10, "logd-request-id", "x") // the fourth, alone
 	made(5)
-	produce(1, 16<<10) // the fifth
+	produce(1, 64<<10) // the fifth
 	made(6)
-	produce(1, 16<<10) // and there is no sixth
+	produce(1, 64<<10) // and there is no sixth
 	require.Equal(t, 6, p.batches())
 	close(step)
 	made(7)

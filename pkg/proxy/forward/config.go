@@ -86,7 +86,7 @@ const window = 5
 // bytes must be waiting for another.
 const (
 	ahead      = 2
-	worthwhile = 16 << 10
+	worthwhile = 64 << 10
 )
 
 // sharedBytes bounds a batch, unless one record is larger, for sharedFor after
