@@ -27,16 +27,16 @@ type Log struct {
 	lock    io.Closer // of the directory
 
 	writing     sync.Mutex
-	active      *segment // gets the next frame; nil: the next write opens a new one; guarded by writing
-	spares      []spare  // preallocated segments; guarded by writing
-	lastCounter uint32   // upper half of the newest segment id; guarded by writing
-	durable     vfs.File // the durable-end file
-	durableBuf  [smallBytes]byte
-	buf         []byte     // encode buffer of Append, reused; guarded by writing
-	placed      []int64    // places of the frames of one Append, reused; guarded by writing
-	points      []point    // likewise, of the frames not yet written
-	released    bool       // Close has closed the files; guarded by writing
-	openEnd     durableEnd // of a quarantined log, as Open found it; zero: none; guarded by writing
+	active      *segment         // gets the next frame; nil: the next write opens a new one; guarded by writing
+	spares      []spare          // preallocated segments; guarded by writing
+	lastCounter uint32           // upper half of the newest segment id; guarded by writing
+	durable     vfs.File         // the durable-end file
+	durableBuf  [smallBytes]byte // what the durable end's file holds; guarded by writing
+	buf         []byte           // encode buffer of Append, reused; guarded by writing
+	placed      []int64          // places of the frames of one Append, reused; guarded by writing
+	points      []point          // likewise, of the frames not yet written
+	released    bool             // Close has closed the files; guarded by writing
+	openEnd     durableEnd       // of a quarantined log, as Open found it; zero: none; guarded by writing
 
 	publishing sync.Mutex
 	offsetFile *offsetFile // gets the next batch; nil: the next one makes it; guarded by publishing

@@ -186,17 +186,20 @@ func (l *Log) openDurable() (d durableEnd, ok bool, err error) {
 		return d, false, fmt.Errorf("open %s: %w", p, err)
 	}
 	l.durable = f
-	var b [smallBytes]byte
-	if readFull(f, b[:], 0) != nil {
+	if readFull(f, l.durableBuf[:], 0) != nil {
 		return d, false, nil //nolint:nilerr // too short is as good as absent
 	}
-	v, ok := decodeSmall(b[:], durableMagic)
+	v, ok := decodeSmall(l.durableBuf[:], durableMagic)
 	return durableEnd{index: v[0], term: v[1], id: v[2], place: int64(v[3]), cut: v[4]}, ok, nil
 }
 
 // writeDurable notes the durable end without syncing it.
 func (l *Log) writeDurable(d durableEnd) error {
 	encodeSmall(l.durableBuf[:], durableMagic, [5]uint64{d.index, d.term, d.id, uint64(d.place), d.cut})
+	return l.putDurable()
+}
+
+func (l *Log) putDurable() error {
 	if n, err := l.durable.WriteAt(l.durableBuf[:], 0); err != nil || n < smallBytes {
 		return l.fatal("write", l.path(durableFile), shortWrite(err))
 	}
@@ -209,6 +212,20 @@ func (l *Log) lowerDurable(d durableEnd) error {
 	if err := l.writeDurable(d); err != nil {
 		return err
 	}
+	return l.syncDurable()
+}
+
+// restoreDurable makes durable again what the durable end's file held: what was
+// to shorten the log did not happen.
+func (l *Log) restoreDurable(was [smallBytes]byte) error {
+	l.durableBuf = was
+	if err := l.putDurable(); err != nil {
+		return err
+	}
+	return l.syncDurable()
+}
+
+func (l *Log) syncDurable() error {
 	if err := l.durable.Sync(); err != nil {
 		return l.fatal("sync", l.path(durableFile), err)
 	}

@@ -1,6 +1,8 @@
 package commitlog_test
 
 import (
+	"bytes"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -92,4 +94,50 @@ func TestAResetThatIsHalfDoneIsFatal(t *testing.T) {
 	full.Set(false)
 	require.ErrorAs(t, l.Append(entries(31, 40, 1, 60)), &is)
 	require.Equal(t, uint64(35), open(t, small(mem.Kill())).Last())
+}
+
+// A refused reset leaves what is known to be durable: an entry that rots after it is
+// damage, as before, and not the torn tail of a write that nobody was told of.
+func TestARefusedResetKeepsTheDurableEnd(t *testing.T) {
+	for _, crash := range []func(*memfs.FS) *memfs.FS{(*memfs.FS).Kill, func(fs *memfs.FS) *memfs.FS { return fs.Crash(1) }} {
+		for _, reopened := range []bool{false, true} {
+			mem := memfs.New()
+			var full faultfs.Switch
+			var fatal []error
+			disk := faultfs.Wrap(mem, faultfs.When(faultfs.All(full.On, faultfs.Is(faultfs.Create), faultfs.Name("start*")), faultfs.Fail(syscall.ENOSPC)))
+			l := faulty(t, disk, &fatal)
+			for _, e := range entries(1, 5, 1, 60) {
+				require.NoError(t, l.Append([]commitlog.Entry{e}))
+			}
+			if reopened { // what the file held is known from there
+				require.NoError(t, l.Close())
+				l = faulty(t, disk, &fatal)
+			}
+			full.Set(true)
+			var is *commitlog.NoSpaceError
+			require.ErrorAs(t, l.Reset(commitlog.Start{Index: 35, Term: 1, Offset: 35}), &is)
+			require.Equal(t, uint64(5), l.Last())
+
+			rotten := crash(mem)
+			names, err := rotten.List(dir)
+			require.NoError(t, err)
+			hit := 0
+			for _, n := range names {
+				if !strings.HasSuffix(n, ".seg") {
+					continue
+				}
+				b, err := vfs.ReadFile(rotten, dir+"/"+n)
+				require.NoError(t, err)
+				last := len(bytes.TrimRight(b, "\x00")) - 1
+				require.NoError(t, rotten.Corrupt(dir+"/"+n, int64(last), 1))
+				hit++
+			}
+			require.Equal(t, 1, hit)
+			_, err = commitlog.Open(small(rotten))
+			var corrupt *commitlog.CorruptError
+			require.ErrorAs(t, err, &corrupt)
+			require.Equal(t, uint64(5), corrupt.Index)
+			require.Empty(t, fatal)
+		}
+	}
 }

@@ -1,6 +1,7 @@
 package commitlog
 
 import (
+	"errors"
 	"slices"
 	"sort"
 )
@@ -194,8 +195,10 @@ func (l *Log) discardAll(segments []*segment, files []*offsetFile) error {
 	return l.syncDir()
 }
 
-// outlaw makes a start record durable under which no present file counts.
+// outlaw makes a start record durable under which no present file counts. Where it
+// finds no room for that, all but the spares is as it was.
 func (l *Log) outlaw(s Start) (startRecord, error) {
+	was := l.durableBuf
 	// Nothing is claimed while neither the old log nor the new counts for sure.
 	if err := l.lowerDurable(durableEnd{}); err != nil {
 		return startRecord{}, err
@@ -206,7 +209,14 @@ func (l *Log) outlaw(s Start) (startRecord, error) {
 	}
 	l.lastCounter++
 	r := startRecord{Start: s, floor: floorOf(l.lastCounter)}
-	return r, l.writeStart(r)
+	err := l.writeStart(r)
+	var full *NoSpaceError
+	if errors.As(err, &full) {
+		if err := l.restoreDurable(was); err != nil {
+			return startRecord{}, err
+		}
+	}
+	return r, err
 }
 
 // SetStart moves the beginning of the log up to s, an entry it has: retention.
