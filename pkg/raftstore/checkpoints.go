@@ -155,10 +155,7 @@ func (c *checkpoints) readHeader(name string) (*checkpoint, error) {
 
 // read gives a checkpoint's configuration and state, from its copy if need be.
 func (c *checkpoints) read(h *checkpoint) (raft.Configuration, []byte, error) {
-	names := []string{h.name}
-	if other := h.id() + checkpointSuffix + copySuffix; other != h.name {
-		names = append(names, other)
-	}
+	names := []string{h.id() + checkpointSuffix, h.id() + checkpointSuffix + copySuffix}
 	var errs []error
 	for _, n := range names {
 		b, err := vfs.ReadFile(c.fs, path.Join(c.dir, n))

@@ -177,13 +177,13 @@ func (s *Store) Sweep() (more bool) {
 }
 
 // copyBase makes the copy of the checkpoint the log starts at, if a full disk had no
-// room for it. c.change must be held.
+// room for it, or one of the two rotted. c.change must be held.
 func (s *Store) copyBase() error {
 	list, base := s.checks.snapshot()
 	if base == 0 || len(list) == 0 || list[0].index != base {
 		return nil
 	}
-	err := s.checks.double(list[0])
+	err := s.checks.mend(list[0], true)
 	if err != nil && !IsFull(err) {
 		s.Fail(err)
 	}
