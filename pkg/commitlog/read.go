@@ -11,6 +11,10 @@ import (
 // maxReadBytes bounds one Read, whatever it is asked for.
 const maxReadBytes = 16 << 20
 
+// readSlack is what one read may take beside twice the bytes of records asked for:
+// frames have headers, and entries more than records.
+const readSlack = 64 << 10
+
 var batchPool = sync.Pool{New: func() any { return new([]batch) }}
 
 // Read returns the batches from the one that contains off on: whole batches,
@@ -104,7 +108,7 @@ func (l *Log) read(off uint64, maxBytes int, list *[]batch, room func(int) []byt
 	l.mu.RUnlock()
 	defer s.handle.drop()
 	l.metrics.misses.Inc()
-	return l.readFrames(s, found, out, room)
+	return l.readFrames(s, near(found, int64(maxBytes)), out, room)
 }
 
 // lookup appends to dst the batches of the index from the one that contains
@@ -159,13 +163,26 @@ func (l *Log) lookup(off uint64, maxBytes int, dst []batch) ([]batch, error) {
 	return dst, nil
 }
 
+// near drops from the end of found, but for the first, what is too far away for one
+// pread: between two batches there may be any number of entries without any.
+func near(found []batch, maxBytes int64) []batch {
+	n := len(found)
+	for n > 1 && found[n-1].frameEnd()-found[0].place > 2*maxBytes+readSlack {
+		n--
+	}
+	return found[:n]
+}
+
+// frameEnd is where the frame that b is in ends at the earliest.
+func (b *batch) frameEnd() int64 { return b.place + frameBytes(int(b.Pos)+int(b.Len)) }
+
 // readFrames reads what the batches lead to in s with one pread, more only
 // when the first frame is longer than its batches told.
 func (l *Log) readFrames(s *segment, found []batch, out []RecordBatch, room func(int) []byte) ([]RecordBatch, error) {
 	begin := point{found[0].Index, found[0].place}
 	last := &found[len(found)-1]
 	limit := s.frameEnd()
-	end := min(last.place+frameBytes(int(last.Pos)+int(last.Len)), limit)
+	end := min(last.frameEnd(), limit)
 	if begin.place < segmentHeaderBytes || end < begin.place+frameHeaderBytes {
 		end = begin.place
 	}
