@@ -358,14 +358,15 @@ func TestFailed(t *testing.T) {
 		r.known()
 		tab := r.sees(id(0), id(1), id(2))
 		for range 20 { // a follower that fails one call of two
-			tab.Nodes[id(1)].Acquire()()
 			r.c.Failed(id(1), errUnavailable)
-			tab.Nodes[id(1)].Acquire()()
+			tab.Nodes[id(1)].Answered()
 			r.heard()
 		}
-		for range 3 { // and one that fails all
+		for range 3 { // and one that fails all whose callers wait for it
 			tab.Nodes[id(2)].Acquire()()
 			r.c.Failed(id(2), errUnavailable)
+			tab.Nodes[id(2)].Acquire()()
+			r.heard()
 		}
 		r.sees(id(0), id(1))
 	})

@@ -210,7 +210,7 @@ func (l *loop) failed(id string, err error) {
 	if m == nil || id == l.lead.current() || status.Code(err) == codes.Canceled {
 		return // canceled: its connection was let go, since the node has gone or moved
 	}
-	if m.fail(time.Now(), m.node.Ended(), l.c.cfg.EjectBase) {
+	if m.fail(time.Now(), m.node.Answers(), l.c.cfg.EjectBase) {
 		l.c.metrics.ejections.Inc()
 		l.log.Warn("requests fail on a node; it rests", "node", id, "failures", m.inARow, "until", m.restsUntil, "err", err)
 	}

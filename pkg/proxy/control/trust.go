@@ -19,8 +19,7 @@ const (
 // A node that rests is tried again when its time is up, and is on trial then: the
 // next failure makes it rest again, for twice as long, until it answers something.
 type trust struct {
-	failures   int64 // all there were
-	answered   int64 // calls that had ended in another way, at the last failure
+	answers    int64 // the node's, at the last failure
 	inARow     int   // failures since the last that an answer came before
 	rests      int   // one soon after the other
 	failedAt   time.Time
@@ -28,17 +27,13 @@ type trust struct {
 }
 
 // fail takes in that a request failed on the node, and reports whether the node
-// begins a rest, the first of which takes base. ended is how many calls on it had
-// ended by now, this one and other failures among them. It may run ahead of the
-// failures told: those count as answers until they are, so that of many that fail
-// together it takes a few more.
-func (t *trust) fail(now time.Time, ended int64, base time.Duration) bool {
-	t.failures++
-	answered := ended - t.failures
-	if answered > t.answered {
+// begins a rest, the first of which takes base. answers is how many the node has given
+// by now. What callers did not wait for is neither a failure nor an answer.
+func (t *trust) fail(now time.Time, answers int64, base time.Duration) bool {
+	if answers > t.answers {
 		t.inARow = 0
 	}
-	t.answered = answered
+	t.answers = answers
 	if t.resting(now) {
 		return false // it was on its way before the rest
 	}

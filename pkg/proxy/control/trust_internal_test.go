@@ -11,11 +11,10 @@ import (
 func TestTrust(t *testing.T) {
 	const base = 500 * time.Millisecond
 	type step struct {
-		after    time.Duration
-		fails    int // told one after the other, each counted out before it is told
-		together int // counted out all at once, and then told
-		answers  int
-		rests    time.Duration // from then on; 0: it is in use
+		after   time.Duration
+		fails   int
+		answers int           // after them
+		rests   time.Duration // from then on; 0: it is in use
 	}
 	const s = time.Second
 	for _, c := range []struct {
@@ -31,8 +30,7 @@ func TestTrust(t *testing.T) {
 		{"so one that is flawed, and answers most, stays", []step{
 			{fails: 1, answers: 9}, {fails: 1, answers: 9}, {fails: 1, answers: 9}, {fails: 1, answers: 9}, {fails: 1, answers: 9}, {fails: 1, answers: 9},
 		}},
-		{"many that fail together are no answers to each other", []step{{together: 4, rests: base}}},
-		{"nor are hundreds", []step{{together: 500, rests: base}}},
+		{"hundreds are one rest", []step{{fails: 500, rests: base}}},
 		{"what was on its way when the rest began does not make it longer", []step{{fails: 3, rests: base}, {after: base / 2, fails: 50, rests: base / 2}}},
 		{"after the rest it is in use", []step{{fails: 3, rests: base}, {after: base}}},
 		{"and on trial: one failure more and it rests for longer", []step{
@@ -51,19 +49,14 @@ func TestTrust(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var tr trust
-			var ended int64
+			var answers int64
 			now := time.Unix(1_000_000, 0)
 			for i, step := range c.steps {
 				now = now.Add(step.after)
 				for range step.fails {
-					ended++
-					tr.fail(now, ended, base)
+					tr.fail(now, answers, base)
 				}
-				ended += int64(step.together)
-				for range step.together {
-					tr.fail(now, ended, base)
-				}
-				ended += int64(step.answers)
+				answers += int64(step.answers)
 				require.Equal(t, step.rests > 0, tr.resting(now), "step %d: %+v", i, tr)
 				if step.rests > 0 {
 					require.Equal(t, step.rests, tr.restsUntil.Sub(now), "step %d", i)

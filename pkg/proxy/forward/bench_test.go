@@ -66,6 +66,7 @@ func (benchNode) InFlight() int64                  { return 0 }
 func (benchNode) Addr() string                     { return "" }
 func (n benchNode) Conn() grpc.ClientConnInterface { return n.conn }
 func (benchNode) Acquire() func()                  { return func() {} }
+func (benchNode) Answered()                        {}
 
 func serve(b *testing.B, s *grpc.Server) *grpc.ClientConn {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")

@@ -71,6 +71,7 @@ type fakeNode struct {
 	stop func()
 
 	inflight atomic.Int64
+	answers  atomic.Int64 // that the forwarder says it gave
 
 	mu        sync.Mutex
 	dead      chan struct{} // closed: calls fail as with a broken connection
@@ -127,6 +128,7 @@ func (n *fakeNode) ID() string                     { return n.id }
 func (n *fakeNode) InFlight() int64                { return n.inflight.Load() }
 func (n *fakeNode) Addr() string                   { return n.id + ":8400" }
 func (n *fakeNode) Conn() grpc.ClientConnInterface { return n.conn }
+func (n *fakeNode) Answered()                      { n.answers.Add(1) }
 func (n *fakeNode) Acquire() func() {
 	n.inflight.Add(1)
 	return sync.OnceFunc(func() { n.inflight.Add(-1) })

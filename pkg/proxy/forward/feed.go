@@ -293,6 +293,9 @@ func (p *fetch) follow(ctx context.Context, r *reader, up route.Upstream) error 
 		// While all readers are slow, nothing is asked of the node.
 		stall.Stop()
 		err := eachBatch(m.bytes(), func(b wireBatch) error {
+			if first {
+				up.Answered() // heartbeats alone are no answer
+			}
 			err := p.take(ctx, b, first)
 			first = false
 			return err

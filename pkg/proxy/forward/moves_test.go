@@ -122,6 +122,7 @@ func TestSilentNodeIsLeftInASecond(t *testing.T) {
 		require.Zero(t, p.metric("stream_stalls_total"))
 		asked, _ := c.fetched()
 		require.Equal(t, 1, asked)
+		require.EqualValues(t, 1, c.reading().answers.Load(), "the records, and no heartbeat")
 		for _, n := range c.nodes {
 			if n.InFlight() > 0 {
 				n.freeze()

@@ -145,10 +145,32 @@ const (
 	readFinal                 // the client is told
 )
 
+// ownWord says whether err is a node's word on what it was asked, and not that it has
+// failed: an answer that was not the wanted one.
+func ownWord(err error) bool {
+	info, ok := apierr.From(err)
+	if ok {
+		return true
+	}
+	switch info.Code {
+	case codes.DataLoss, codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
+		return true
+	}
+	return false
+}
+
 // judge says what a node's error means for the read, and passes on what it means
 // for the node.
 func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict {
-	info, ok := apierr.From(err)
+	switch {
+	case errors.Is(err, errBroken):
+		return readElsewhere // a node may close its streams at will
+	case !ownWord(err):
+		r.f.cfg.Hints.Failed(up.ID(), err)
+		return readElsewhere
+	}
+	up.Answered()
+	info, _ := apierr.From(err)
 	switch info.Reason {
 	case apierr.ReasonOutOfRange:
 		if isLeader || r.linear {
@@ -171,22 +193,12 @@ func (r *reader) judge(up route.Upstream, isLeader bool, err error) readVerdict 
 	case apierr.ReasonDraining, apierr.ReasonOverloaded:
 		return readElsewhere
 	}
-	if ok {
-		return readFinal
-	}
-	if errors.Is(err, errBroken) {
-		return readElsewhere // a node may close its streams at will
-	}
-	switch info.Code {
-	case codes.DataLoss:
+	if info.Reason == "" && info.Code == codes.DataLoss {
 		// What was asked for is damaged there, until the node has repaired it. The
 		// rest of what it has is as good as anybody's: it need not rest.
 		return readElsewhere
-	case codes.PermissionDenied, codes.Unauthenticated, codes.InvalidArgument, codes.Unimplemented:
-		return readFinal
 	}
-	r.f.cfg.Hints.Failed(up.ID(), err)
-	return readElsewhere
+	return readFinal
 }
 
 // each tries nodes with call until one answers, one's error is the client's, or
@@ -212,6 +224,7 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 		release()
 		cancel()
 		if err == nil {
+			up.Answered()
 			r.f.reads.done(1)
 			return nil
 		}

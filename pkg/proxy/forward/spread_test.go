@@ -11,9 +11,12 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/balance"
 	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
@@ -344,4 +347,62 @@ func TestANodeThatLetsDeadlinesPassIsToldOf(t *testing.T) {
 		require.Error(t, err)
 		waitUntil(t, func() bool { _, failed := p.hints.all(); return len(failed) == 1 && failed[0] == "b" })
 	})
+}
+
+// What speaks for a node after failures is an answer alone: not a call that its client
+// did not wait for, and not another failure.
+func TestWhatIsAnAnswer(t *testing.T) {
+	cut := func(*nodev1.FetchRequest) error { return errCut }
+	for name, tc := range map[string]struct {
+		onFetch         func(*nodev1.FetchRequest) error
+		frozen          bool
+		offset          uint64
+		patience        time.Duration
+		answers, failed int // failed: at least
+	}{
+		"a record":                      {patience: time.Minute, answers: 1},
+		"the end of the log":            {offset: 5, patience: time.Minute, answers: 1},
+		"a refusal":                     {onFetch: func(*nodev1.FetchRequest) error { return status.Error(codes.PermissionDenied, "no") }, patience: time.Minute, answers: 1},
+		"a broken connection":           {onFetch: cut, patience: 100 * time.Millisecond, failed: 1},
+		"silence":                       {frozen: true, patience: 900 * time.Millisecond, failed: 1},
+		"silence to the impatient":      {frozen: true, patience: 200 * time.Millisecond},
+		"silence, and a change of mind": {frozen: true, patience: -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := newCluster(t, "a")
+				c.lead("a")
+				c.fill(5)
+				p := newProxy(t, c, nil)
+				defer p.stop()
+				ctx, cancel := context.WithTimeout(context.Background(), max(tc.patience, 0)+time.Hour)
+				defer cancel()
+				// The session of the proxy learns where the log ends.
+				_, err := p.Consume(ctx, &logv1.ConsumeRequest{Offset: 0})
+				require.NoError(t, err)
+				a := c.nodes["a"]
+				before := a.answers.Load()
+				a.set(func() { a.onFetch = tc.onFetch })
+				if tc.frozen {
+					a.freeze()
+				}
+				if tc.patience > 0 {
+					ctx, cancel = context.WithTimeout(context.Background(), tc.patience)
+					defer cancel()
+				} else {
+					time.AfterFunc(500*time.Millisecond, cancel)
+				}
+				_, _ = p.Consume(ctx, &logv1.ConsumeRequest{Offset: tc.offset})
+				synctest.Wait()
+				require.EqualValues(t, tc.answers, a.answers.Load()-before)
+				_, failed := p.hints.all()
+				if tc.failed == 0 {
+					require.Empty(t, failed)
+				} else {
+					require.GreaterOrEqual(t, len(failed), tc.failed)
+				}
+				a.thaw()
+			})
+		})
+	}
 }

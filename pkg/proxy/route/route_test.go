@@ -21,6 +21,7 @@ func (n node) InFlight() int64                { return 0 }
 func (n node) Addr() string                   { return string(n) + ":8400" }
 func (n node) Conn() grpc.ClientConnInterface { return nil }
 func (n node) Acquire() func()                { return func() {} }
+func (n node) Answered()                      {}
 
 func skipping(ids ...string) func(string) bool {
 	return func(id string) bool {

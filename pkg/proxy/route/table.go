@@ -16,6 +16,8 @@ type Upstream interface {
 	Conn() grpc.ClientConnInterface
 	// Acquire counts a call in; release counts it out, and may be called twice.
 	Acquire() (release func())
+	// Answered takes note that it has answered a read, be it with an error of its own.
+	Answered()
 }
 
 // Spec is what a Table is made of.

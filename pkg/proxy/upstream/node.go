@@ -46,7 +46,7 @@ type Node struct {
 	id, addr string
 	conn     *grpc.ClientConn
 	inFlight atomic.Int64
-	ended    atomic.Int64  // calls counted out; never decreases
+	answers  atomic.Int64  // never decreases
 	idle     chan struct{} // capacity 1: inFlight has come down to 0 since it was last drained
 }
 
@@ -104,8 +104,12 @@ func (n *Node) Conn() grpc.ClientConnInterface { return n.conn }
 // InFlight is the number of calls counted in by Acquire and not yet out.
 func (n *Node) InFlight() int64 { return n.inFlight.Load() }
 
-// Ended is the number of calls that have been counted out, however they went.
-func (n *Node) Ended() int64 { return n.ended.Load() }
+// Answered takes note that the node has answered a call, if only to refuse it. A call
+// that its caller gave up is none.
+func (n *Node) Answered() { n.answers.Add(1) }
+
+// Answers is how often Answered was called.
+func (n *Node) Answers() int64 { return n.answers.Load() }
 
 // Acquire counts a call in. A Node that has left the Pool is closed when its
 // calls are out, so a stream counts too.
@@ -114,7 +118,6 @@ func (n *Node) Acquire() (release func()) {
 	var once sync.Once
 	return func() {
 		once.Do(func() {
-			n.ended.Add(1)
 			if n.inFlight.Add(-1) == 0 {
 				select {
 				case n.idle <- struct{}{}:

@@ -163,14 +163,14 @@ func TestCallsAreCounted(t *testing.T) {
 	require.NoError(t, err)
 	a, b := n.Acquire(), n.Acquire()
 	require.EqualValues(t, 2, n.InFlight())
-	require.EqualValues(t, 0, n.Ended())
 	a()
 	a() // of no effect
 	require.EqualValues(t, 1, n.InFlight())
-	require.EqualValues(t, 1, n.Ended())
 	b()
 	require.EqualValues(t, 0, n.InFlight())
-	require.EqualValues(t, 2, n.Ended())
+	require.Zero(t, n.Answers(), "nobody has said so")
+	n.Answered()
+	require.EqualValues(t, 1, n.Answers())
 }
 
 func TestDrainingANodeHasAnEnd(t *testing.T) {
