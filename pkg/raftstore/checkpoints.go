@@ -37,6 +37,7 @@ type checkpoints struct {
 	list   []*checkpoint // ascending by index
 	base   uint64        // index of the checkpoint the log starts at, 0: none
 	bad    []string      // files that did not verify, and are still there
+	away   []string      // whole ones under a wrong name, until an Open that has room to rename them
 }
 
 // openCheckpoints reads the headers of all checkpoints, and the whole of the
@@ -95,7 +96,7 @@ func (c *checkpoints) rename() error {
 	if err != nil {
 		return fmt.Errorf("list %s: %w", c.dir, err)
 	}
-	own := make(map[string][]byte) // by its name
+	own, from := make(map[string][]byte), make(map[string]string) // by its name
 	for _, n := range names {
 		if !isCheckpoint(n) {
 			continue
@@ -110,7 +111,7 @@ func (c *checkpoints) rename() error {
 		}
 		if err == nil {
 			c.logger.Warn("checkpoint goes by a wrong name", "file", n, "is", h.id())
-			own[h.id()+checkpointSuffix] = b
+			own[h.id()+checkpointSuffix], from[h.id()+checkpointSuffix] = b, n
 		}
 	}
 	for n, b := range own {
@@ -121,19 +122,24 @@ func (c *checkpoints) rename() error {
 		if there, err := vfs.ReadFile(c.fs, path.Join(c.dir, n)); err == nil && h.same(there) == nil {
 			continue
 		}
-		if err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, n), b); err != nil && !IsFull(err) {
+		switch err := vfs.WriteFileAtomic(c.fs, path.Join(c.dir, n), b); {
+		case IsFull(err):
+			c.away = append(c.away, from[n])
+		case err != nil:
 			return fmt.Errorf("write checkpoint %s: %w", n, err)
 		}
 	}
 	return nil
 }
 
-// whole takes a name off the list of files that did not verify: what is there now
-// does, or nothing is.
+// whole takes a name off the lists of files that did not verify, or were another
+// checkpoint: what is there now is right, or nothing is.
 func (c *checkpoints) whole(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.bad = slices.DeleteFunc(slices.Clone(c.bad), func(n string) bool { return n == name })
+	is := func(n string) bool { return n == name }
+	c.bad = slices.DeleteFunc(slices.Clone(c.bad), is)
+	c.away = slices.DeleteFunc(c.away, is)
 }
 
 func (c *checkpoints) readHeader(name string) (*checkpoint, error) {
@@ -187,7 +193,9 @@ func (c *checkpoints) settle(start commitlog.Start, last uint64, damage bool) er
 		return err
 	}
 	if h := c.at(start.Index); h != nil {
-		return c.mend(h, true)
+		if err := c.mend(h, true); err != nil && !IsFull(err) {
+			return err
+		} // retention makes it when there is room
 	}
 	return nil
 }
@@ -357,6 +365,9 @@ func (c *checkpoints) keep(base uint64, choose func([]*checkpoint) []*checkpoint
 	c.mu.Lock()
 	c.list, c.base = choose(c.list), base
 	stay := make(map[string]bool, 2*len(c.list))
+	for _, n := range c.away {
+		stay[n] = true
+	}
 	for _, h := range c.list {
 		stay[h.name] = true
 		if h.index == base {

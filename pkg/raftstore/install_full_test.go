@@ -65,3 +65,27 @@ func TestAnInstallThatIsHalfDoneIsFatal(t *testing.T) {
 	require.Equal(t, uint64(25), c.Log().Last())
 	require.NoError(t, c.Close())
 }
+
+// A store opens on a full disk though checkpoints go by each other's names, and
+// though the one at its start is there once: what is whole stays until there is room.
+func TestOpenOnAFullDiskKeepsWholeCheckpoints(t *testing.T) {
+	mem := whole(t)
+	names := checkpointFiles(t, mem) // 10, its copy, 20 to 60
+	require.NoError(t, mem.Remove(names[1]))
+	require.NoError(t, mem.Rename(names[3], "data/checkpoints/other"))
+	require.NoError(t, mem.Rename(names[4], names[3]))
+	require.NoError(t, mem.Rename("data/checkpoints/other", names[4]))
+	var full faultfs.Switch
+	full.Set(true)
+	disk := faultfs.Wrap(mem, faultfs.When(faultfs.All(full.On, faultfs.Is(faultfs.Create), faultfs.Name("*.tmp")), faultfs.Fail(syscall.ENOSPC)))
+	s, err := quarantine(disk)
+	require.NoError(t, err)
+	require.Equal(t, []uint64{60, 50, 20, 10}, indexes(t, s.Snapshots()))
+	require.NoError(t, s.Close())
+	full.Set(false)
+	s, err = quarantine(disk)
+	require.NoError(t, err)
+	require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()))
+	require.Equal(t, names, checkpointFiles(t, mem))
+	require.NoError(t, s.Close())
+}
