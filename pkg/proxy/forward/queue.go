@@ -12,7 +12,7 @@ type fairQueue struct {
 	bytes  int       // of their records, as they stand in a batch
 	line   []*client // a heap: those with something waiting, the least start first
 	now    uint64    // virtual time: the start of the client served last
-	latest uint64    // the greatest start there has been
+	latest uint64    // the greatest start there has been: none in line is beyond, nor now
 }
 
 // chargeStep is by how many bytes a start moves at least: small records shall not
@@ -63,7 +63,8 @@ func (q *fairQueue) added(o *op) {
 	if c.waiting.n > 1 {
 		return
 	}
-	c.start = max(c.start, q.now)
+	// Between the present and the one served most, if it comes from another appender.
+	c.start = min(max(c.start, q.now), q.latest)
 	c.slot = len(q.line)
 	q.line = append(q.line, c)
 	q.up(c.slot)

@@ -19,7 +19,7 @@ func (q *fairQueue) check(t *testing.T, clients []*client) {
 		require.Equal(t, i, c.slot)
 		require.Positive(t, c.waiting.n)
 		require.GreaterOrEqual(t, c.start, q.line[max(0, i-1)/2].start)
-		require.LessOrEqual(t, c.start, q.latest+uint64(maxOpBytes))
+		require.LessOrEqual(t, c.start, q.latest)
 		n += c.waiting.n
 	}
 	require.Equal(t, n, q.n)
@@ -128,6 +128,30 @@ func TestFairQueueDoesNotSaveUp(t *testing.T) {
 		got[q.serve(chargeStep).client]++
 	}
 	require.InDelta(t, 50, got[light], 1)
+}
+
+// A ProduceStream may outlive its appender. What it was served by that one is not held
+// against it by the next, where it shares evenly with those who come there first.
+func TestFairQueueForgivesWhatAnotherServed(t *testing.T) {
+	old, other := &client{}, &client{}
+	fill := func(q *fairQueue, c *client) {
+		for range 100 {
+			q.pushBack(&op{client: c})
+		}
+	}
+	var before, q fairQueue
+	fill(&before, old)
+	for range 100 {
+		before.serve(1 << 20)
+	}
+	fill(&q, other)
+	fill(&q, old)
+	got := map[*client]int{}
+	for range 100 {
+		got[q.serve(chargeStep).client]++
+		q.check(t, []*client{old, other})
+	}
+	require.InDelta(t, 50, got[old], 1)
 }
 
 // What is held takes at most about twice the memory that it counts, whatever its size.
