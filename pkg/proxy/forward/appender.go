@@ -130,7 +130,7 @@ func (a *appender) mayTake() bool {
 	switch {
 	case a.paused || n >= window:
 		return false
-	case n < ahead, a.queue.bytes >= worthwhile:
+	case n < ahead, a.queue.bytes >= min(worthwhile, a.f.cfg.BatchBytes):
 		return true
 	}
 	c := a.queue.first()
