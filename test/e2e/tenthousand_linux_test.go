@@ -183,6 +183,12 @@ func TestSystemTenThousand(t *testing.T) {
 	w.figures("and a client that wants 10,000 on one connection")
 	enough()
 	wants.Wait()
+	w.until("the proxy has seen them go", func() error {
+		if n := w.gauge(w.proxy.Admin, "logproxy_calls"); n > many+100 {
+			return fmt.Errorf("%.0f calls", n)
+		}
+		return nil
+	})
 
 	leader := w.leader()
 	require.NoError(t, leader.Kill())
