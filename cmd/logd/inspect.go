@@ -42,6 +42,7 @@ type (
 		VotedIn     uint64             `json:"voted_in,omitempty"`
 		Start       inspectedStart     `json:"start"`
 		DurableEnd  *inspectedEnd      `json:"durable_end"` // null: absent or unreadable
+		Scrub       *replica.ScrubNote `json:"scrub"`       // null: nothing is known
 		NextStart   inspectedNext      `json:"next_start"`
 		Segments    []inspectedSegment `json:"segments"`
 		Offsets     []inspectedOffsets `json:"offset_files"`
@@ -104,7 +105,7 @@ type (
 func listing(dir string, o *replica.Offline, next replica.NextStart) inspected {
 	log := o.Store.Log
 	d := inspected{
-		DataDir: dir, NodeID: o.NodeID, Cluster: o.Cluster,
+		DataDir: dir, NodeID: o.NodeID, Cluster: o.Cluster, Scrub: o.Scrub,
 		Term: o.Store.Term, VotedFor: o.Store.Vote, VotedIn: o.Store.VoteTerm,
 		Start: inspectedStart{log.Start.Index, log.Start.Term, log.Start.Offset},
 		NextStart: inspectedNext{

@@ -30,7 +30,7 @@ func runNode(t *testing.T, home string, cluster string, voters []string, use fun
 	id, err := replica.LoadNodeID(vfs.OS{}, home, "n1")
 	require.NoError(t, err)
 	r, err := replica.Open(replica.Config{
-		ID: id, FS: vfs.OS{}, Dir: filepath.Join(home, raftDir), SegmentBytes: 1 << 20, Heartbeat: time.Second,
+		ID: id, FS: vfs.OS{}, Dir: filepath.Join(home, raftDir), SegmentBytes: 1 << 20, Heartbeat: time.Second, ScrubRate: 1 << 20,
 		Dial: func(context.Context, string) (net.Conn, error) { return nil, errors.New("alone") },
 	})
 	require.NoError(t, err)
@@ -77,6 +77,7 @@ func stoppedNode(t *testing.T) (home, id string) {
 				&logv1.Record{Value: []byte{0xff}, Timestamp: i + 1, Headers: []*logv1.Header{{Key: "h", Value: []byte("v")}}},
 				&logv1.Record{Value: fmt.Appendf(nil, "value %d", 3*i+2), Timestamp: i + 1})
 		}
+		require.Eventually(t, func() bool { return r.Stats().Scrub.Passes > 0 }, time.Minute, time.Millisecond)
 	})
 	return home, id
 }
@@ -110,8 +111,10 @@ func TestInspectLooksAndChangesNothing(t *testing.T) {
 	require.Len(t, d.Segments, 1)
 	require.Equal(t, d.NextStart.Last, d.Segments[0].Last)
 	require.Empty(t, d.Damage)
+	require.Equal(t, uint64(1), d.Scrub.Passes)
 	got = logd(t, "", "inspect", "list", home)
 	require.Equal(t, 0, got.code, got.stderr)
+	require.Regexp(t, `Scrubs: 1, the newest finished 20`, got.stdout)
 	require.Contains(t, got.stdout, id)
 	require.Contains(t, got.stdout, "[0, 30)")
 

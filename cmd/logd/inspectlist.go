@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/logd-io/logd/internal/cli"
 	"github.com/logd-io/logd/pkg/replica"
@@ -16,8 +17,8 @@ func inspectListCommand() cli.Command {
 		Name:     "inspect list",
 		Synopsis: "Show what a stopped node's directory holds",
 		Args:     "<data dir>",
-		Long: `Shows who the node is, its term and vote, where its log begins and ends, and its
-segments, offset files and checkpoints. The node must be stopped, and nothing is
+		Long: `Shows who the node is, its term and vote, where its log begins and ends, how far its
+own search for damage (the scrub) was, and its segments, offset files and checkpoints. The node must be stopped, and nothing is
 changed. It reads headers and checkpoints; 'logd inspect verify' reads every byte.
 With damage in what it reads it exits with 1.` + examples(
 			"logd inspect list /var/lib/logd",
@@ -56,6 +57,22 @@ func inspectList(env cli.Env, o *replica.Offline, dir string, format cli.Format)
 	return nil
 }
 
+// scrubFacts tell how far the node's own search for damage was when it stopped.
+func scrubFacts(n *replica.ScrubNote) []cli.Fact {
+	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+	passes, pass, damaged := "-", "-", "-"
+	if n != nil {
+		passes, damaged = fmt.Sprint(n.Passes), fmt.Sprintf("%d entries", n.Damaged)
+		if n.Passes > 0 {
+			passes += ", the newest finished " + at(n.Finished)
+		}
+		if !n.Began.IsZero() {
+			pass = fmt.Sprintf("began %s, was at entry %d, %d bytes read", at(n.Began), n.Position, n.Bytes)
+		}
+	}
+	return []cli.Fact{{Name: "Scrubs", Value: passes}, {Name: "Scrub Begun", Value: pass}, {Name: "Known Damaged", Value: damaged}}
+}
+
 func writeListing(env cli.Env, d *inspected) error {
 	dash := func(s string) string {
 		if s == "" {
@@ -87,6 +104,7 @@ func writeListing(env cli.Env, d *inspected) error {
 			cli.Fact{Name: "Commit Known", Value: fmt.Sprint(n.CommitKnown)},
 			cli.Fact{Name: "Offsets", Value: fmt.Sprintf("[%d, %d), as far as the offset index goes", n.Lowest, n.Next)})
 	}
+	facts = append(facts, scrubFacts(d.Scrub)...)
 	if d.Unfinished != "" {
 		facts = append(facts, cli.Fact{Name: "Unfinished", Value: d.Unfinished})
 	}

@@ -76,7 +76,7 @@ func TestRepairBesideEverything(t *testing.T) {
 			return nil
 		})
 	}
-	run(func(*rand.Rand) error { return l.Scrub(t.Context(), free) })
+	run(func(*rand.Rand) error { return l.Scrub(t.Context(), 0, free) })
 	mend := func() error {
 		for _, d := range l.Damage() {
 			n, err := l.Repair(all.slice(d.First, d.Last+1), d.Last)
@@ -117,7 +117,7 @@ func TestRepairBesideEverything(t *testing.T) {
 	close(fail)
 	require.NoError(t, <-fail)
 	for range 5 {
-		require.NoError(t, l.Scrub(t.Context(), free))
+		require.NoError(t, l.Scrub(t.Context(), 0, free))
 		require.NoError(t, mend())
 	}
 	require.Empty(t, l.Damage())

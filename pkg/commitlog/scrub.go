@@ -24,11 +24,15 @@ type Scrubbed struct {
 // would (Damage, OnDamage), and returns when the pass is over, ctx ends (its
 // cause), the log closes, or the disk does not read.
 //
+// The pass begins with the segment that has the entry from, which a pass that was
+// cut short had reached (Scrubbed.Position); a log that has no such entry is read
+// from its start, as with 0.
+//
 // pace is called before so many bytes are read, holding no lock, and sets the
 // speed by blocking. Scrub may run beside everything else; it fills no cache,
 // and skips what is truncated, retained or reset away meanwhile. One pass runs
 // at a time.
-func (l *Log) Scrub(ctx context.Context, pace func(ctx context.Context, bytes int64) error) error {
+func (l *Log) Scrub(ctx context.Context, from uint64, pace func(ctx context.Context, bytes int64) error) error {
 	l.scrubbing.Lock()
 	defer l.scrubbing.Unlock()
 	step := func(n int64) error {
@@ -47,7 +51,10 @@ func (l *Log) Scrub(ctx context.Context, pace func(ctx context.Context, bytes in
 		l.metrics.scrubBytes.Add(float64(n))
 		return nil
 	}
-	for index := uint64(0); ; {
+	if from > l.Last() {
+		from = 0
+	}
+	for index := from; ; {
 		next, err := l.scrubSegment(index, step)
 		if err != nil {
 			return err

@@ -92,8 +92,8 @@ func TestScrubFindsEveryFlippedBit(t *testing.T) {
 			l, err := commitlog.Open(o)
 			require.NoError(t, err, what)
 			require.NoError(t, fs.Corrupt(dir+"/"+name, int64(place), 1<<rng.IntN(8)))
-			require.NoError(t, l.Scrub(t.Context(), free), what)
-			require.NoError(t, l.Scrub(t.Context(), free), what) // tells nothing twice
+			require.NoError(t, l.Scrub(t.Context(), 0, free), what)
+			require.NoError(t, l.Scrub(t.Context(), 0, free), what) // tells nothing twice
 			if len(told) > 0 {
 				found["entries"]++
 				require.Len(t, told, 1, what)
@@ -126,7 +126,7 @@ func TestScrubFindsEveryFlippedBit(t *testing.T) {
 			require.NoError(t, err, what)
 			require.Zero(t, bad, what)
 			n := len(told) + len(offsets)
-			require.NoError(t, l.Scrub(t.Context(), free), what)
+			require.NoError(t, l.Scrub(t.Context(), 0, free), what)
 			require.Equal(t, n, len(told)+len(offsets), what)
 			require.NoError(t, l.Close(), what)
 			if n == 0 {
@@ -158,7 +158,7 @@ func TestScrubBesideEverything(t *testing.T) {
 	passes := make(chan struct{}, 1)
 	wg.Go(func() {
 		for {
-			err := l.Scrub(ctx, free)
+			err := l.Scrub(ctx, 0, free)
 			if err != nil {
 				require.Error(t, context.Cause(ctx))
 				require.ErrorIs(t, err, context.Cause(ctx))
@@ -200,12 +200,29 @@ func TestScrubBesideEverything(t *testing.T) {
 
 	// The pace is asked before every read, and may end it.
 	total := int64(0)
-	require.NoError(t, l.Scrub(t.Context(), func(_ context.Context, n int64) error { total += n; return nil }))
+	require.NoError(t, l.Scrub(t.Context(), 0, func(_ context.Context, n int64) error { total += n; return nil }))
 	require.GreaterOrEqual(t, total, int64(l.Stats().Last-l.Stats().First+1)*48)
 	stop := errors.New("stop")
-	require.ErrorIs(t, l.Scrub(t.Context(), func(context.Context, int64) error { return stop }), stop)
+	require.ErrorIs(t, l.Scrub(t.Context(), 0, func(context.Context, int64) error { return stop }), stop)
 	require.NoError(t, l.Close())
-	require.ErrorIs(t, l.Scrub(t.Context(), free), commitlog.ErrClosed)
+	require.ErrorIs(t, l.Scrub(t.Context(), 0, free), commitlog.ErrClosed)
+}
+
+// A pass that goes on reads what is behind the entry it has reached, and one that
+// would go on where there is nothing begins anew.
+func TestScrubGoesOn(t *testing.T) {
+	l, err := commitlog.Open(small(memfs.New()))
+	require.NoError(t, err)
+	require.NoError(t, l.Append(entries(1, 100, 1, 60)))
+	reads := func(from uint64) (total int64) {
+		require.NoError(t, l.Scrub(t.Context(), from, func(_ context.Context, n int64) error { total += n; return nil }))
+		return total
+	}
+	all := reads(0)
+	require.InDelta(t, all/4, reads(75), float64(all)/8)
+	require.Equal(t, all, reads(1))
+	require.Equal(t, all, reads(101))
+	require.NoError(t, l.Close())
 }
 
 // A repair that ends while the scrub is in the middle of a segment is not undone
@@ -219,10 +236,10 @@ func TestScrubWhileItsFindIsRepaired(t *testing.T) {
 	m := &model{entries: entries(1, 8, 1, 40<<10)}
 	require.NoError(t, l.Append(m.entries))
 	require.NoError(t, mem.Corrupt(dir+"/"+segments(t, mem)[0], 64+100, 1))
-	require.NoError(t, l.Scrub(t.Context(), free))
+	require.NoError(t, l.Scrub(t.Context(), 0, free))
 	require.Len(t, l.Damage(), 1)
 	reads := 0
-	require.NoError(t, l.Scrub(t.Context(), func(context.Context, int64) error {
+	require.NoError(t, l.Scrub(t.Context(), 0, func(context.Context, int64) error {
 		if reads++; reads == 3 { // the damage is behind it
 			return m.mend(l, 0)
 		}

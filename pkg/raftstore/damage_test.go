@@ -224,7 +224,7 @@ func TestEveryKindOfDamage(t *testing.T) {
 		stable, _ := heal(t, s, what)
 		starts(t, s, stable, what)
 		require.Zero(t, reads(t, s, what), what)
-		require.NoError(t, s.Scrub(t.Context(), func(context.Context, int64) error { return nil }), what)
+		require.NoError(t, s.Scrub(t.Context(), 0, func(context.Context, int64) error { return nil }), what)
 		require.Empty(t, s.Damage().Log, what)
 		require.Empty(t, s.Damage().Offsets, what)
 		require.NoError(t, s.Close(), what)

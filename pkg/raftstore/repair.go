@@ -162,8 +162,8 @@ func (s *Store) PutCheckpoint(in Installed) error {
 // Scrub verifies once all that the store has on disk: see commitlog.Log.Scrub.
 // A checkpoint, or its copy, that does not verify is written again where the
 // other one is whole.
-func (s *Store) Scrub(ctx context.Context, pace func(ctx context.Context, bytes int64) error) error {
-	if err := s.log.Scrub(ctx, pace); err != nil {
+func (s *Store) Scrub(ctx context.Context, from uint64, pace func(ctx context.Context, bytes int64) error) error {
+	if err := s.log.Scrub(ctx, from, pace); err != nil {
 		return err
 	}
 	return s.scrubRest(ctx, pace)

@@ -138,7 +138,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 			require.NoError(t, err, what)
 			require.False(t, s.Damage().Blocked, what)
 			list := indexes(t, s.Snapshots()) // the states are what they were
-			require.NoError(t, s.Scrub(t.Context(), free), what)
+			require.NoError(t, s.Scrub(t.Context(), 0, free), what)
 			switch index := path.Base(name)[18:20]; {
 			case index == "10": // there twice
 				require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, list, what)
@@ -314,7 +314,7 @@ func TestScrubOfAStore(t *testing.T) {
 		was, err := vfs.ReadFile(fs, tc.name)
 		require.NoError(t, err)
 		require.NoError(t, fs.Corrupt(tc.name, tc.place, 8))
-		require.NoError(t, s.Scrub(t.Context(), free))
+		require.NoError(t, s.Scrub(t.Context(), 0, free))
 		now, err := vfs.ReadFile(fs, tc.name)
 		require.NoError(t, err)
 		if tc.name != "data/raft-state" {
@@ -353,7 +353,7 @@ func TestMisnamedCheckpoints(t *testing.T) {
 		s, err := quarantine(fs)
 		require.NoError(t, err)
 		require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()), pair)
-		require.NoError(t, s.Scrub(t.Context(), free))
+		require.NoError(t, s.Scrub(t.Context(), 0, free))
 		require.Equal(t, []uint64{60, 50, 40, 30, 20, 10}, indexes(t, s.Snapshots()), pair)
 		require.Empty(t, s.Damage().Checkpoints, pair)
 		for _, name := range names {
@@ -372,7 +372,7 @@ func TestMisnamedCheckpoints(t *testing.T) {
 	require.False(t, moved)
 	require.Equal(t, read(mem, names[1]), read(fs, names[1]))
 	require.NoError(t, fs.Corrupt(names[3], 80, 1))
-	require.NoError(t, s.Scrub(t.Context(), free))
+	require.NoError(t, s.Scrub(t.Context(), 0, free))
 	require.Equal(t, []string{path.Base(names[3])}, s.Damage().Checkpoints)
 	checkpoint(t, s.Snapshots(), 70, 70)
 	require.Empty(t, s.Damage().Checkpoints)

@@ -24,6 +24,7 @@ const (
 	FindNode    commitlog.FindingKind = "node id"
 	FindEntry   commitlog.FindingKind = "entry"
 	FindTask    commitlog.FindingKind = "unfinished task"
+	FindScrub   commitlog.FindingKind = "scrub note"
 )
 
 // RunningError says that a node has its directory open.
@@ -37,9 +38,10 @@ func (e *RunningError) Error() string {
 // through an overlay, so nothing in it changes. While it is held, no node
 // starts there.
 type Offline struct {
-	NodeID  string // "" when no configuration names a node with this directory's suffix
-	Cluster string // uuid, "" for none
-	Task    *Task  // recover or import, begun and not finished; nil: none
+	NodeID  string     // "" when no configuration names a node with this directory's suffix
+	Cluster string     // uuid, "" for none
+	Task    *Task      // recover or import, begun and not finished; nil: none
+	Scrub   *ScrubNote // how far the search for damage was; nil: nothing is known
 	Store   *raftstore.Inspection
 
 	below    vfs.FS
@@ -79,6 +81,9 @@ func OpenOffline(fsys vfs.FS, home, dir string) (_ *Offline, err error) {
 	}
 	if err := o.readNames(view); err != nil {
 		return nil, err
+	}
+	if o.Scrub, err = readScrubNote(view, o.dir); err != nil {
+		o.find(FindScrub, path.Join(o.dir, scrubFile), 0, err.Error())
 	}
 	if o.Store, err = raftstore.Inspect(view, o.dir, o.found); err != nil {
 		return nil, err

@@ -250,6 +250,8 @@ func (v *Verdict) Consequence(f commitlog.Finding) string {
 		return "the node refuses to start, or is nobody the cluster knows: restore the file or remove the data_dir"
 	case FindTask:
 		return "the node refuses to start"
+	case FindScrub:
+		return "the search for damage begins anew"
 	case commitlog.FindFile:
 		if v.Next.Refused != nil {
 			return "the node may refuse to start"

@@ -11,17 +11,61 @@ const scrubPause = time.Minute
 
 // scrub reads everything on disk again and again, at the configured rate, so that
 // damage shows while the other nodes still have what is damaged. What it finds is
-// the healer's.
+// the healer's. A pass that the node's last end cut short goes on.
 func (r *Replica) scrub(ctx context.Context) {
-	pace := pacer{rate: r.cfg.ScrubRate}
+	s := scrubber{r: r, pace: pacer{rate: r.cfg.ScrubRate}}
+	note, err := readScrubNote(r.cfg.FS, r.cfg.Dir)
+	if err != nil {
+		r.logger.Warn("how far the scrub was is not known, it begins anew", "node", r.cfg.ID, "err", err)
+	}
+	if note != nil {
+		s.note = *note
+	}
 	for ctx.Err() == nil {
-		err := r.guard(func() error { return r.store.Scrub(ctx, pace.wait) })
-		if err != nil && ctx.Err() == nil {
+		if err := r.guard(func() error { return s.pass(ctx) }); err != nil && ctx.Err() == nil {
 			r.logger.Warn("scrub ended early", "node", r.cfg.ID, "err", err)
 		}
 		if sleep(ctx, scrubPause) != nil {
 			return
 		}
+	}
+}
+
+// scrubber is the search for damage. It belongs to one goroutine.
+type scrubber struct {
+	r     *Replica
+	pace  pacer
+	note  ScrubNote
+	noted time.Time // when it was written
+}
+
+// pass reads everything once, from where note says on.
+func (s *scrubber) pass(ctx context.Context) error {
+	if s.note.Began.IsZero() {
+		s.note.Began = time.Now()
+	}
+	s.noted = time.Now()
+	err := s.r.store.Scrub(ctx, s.note.Position, func(ctx context.Context, bytes int64) error {
+		s.note.Bytes += uint64(bytes)
+		s.note.Position = s.r.store.Log().Stats().Scrub.Position
+		if time.Since(s.noted) >= scrubNoted {
+			s.write()
+		}
+		return s.pace.wait(ctx, bytes)
+	})
+	if err == nil {
+		s.note = ScrubNote{Passes: s.note.Passes + 1, Finished: time.Now()}
+	}
+	s.write()
+	return err
+}
+
+// write makes the note durable, if that can be: without one nothing is lost.
+func (s *scrubber) write() {
+	s.noted = time.Now()
+	s.note.Damaged = s.r.store.Log().Stats().Damaged
+	if err := s.note.write(s.r.cfg.FS, s.r.cfg.Dir); err != nil {
+		s.r.logger.Warn("how far the scrub is could not be noted", "node", s.r.cfg.ID, "err", err)
 	}
 }
 

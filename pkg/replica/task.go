@@ -1,10 +1,8 @@
 package replica
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"path"
 
@@ -24,8 +22,7 @@ const (
 )
 
 // Task is what a command is doing to a directory. It is there, in the file
-// "unfinished", from before the first change until after the last: a line of
-// JSON, then a line with the CRC-32C of that line in hex.
+// "unfinished" (see seal), from before the first change until after the last.
 type Task struct {
 	Kind    string `json:"kind"`
 	Cluster string `json:"cluster"`          // uuid the node will be of
@@ -57,32 +54,16 @@ func readTask(fsys vfs.FS, dir string) (*Task, error) {
 	if err != nil {
 		return nil, err
 	}
-	return decodeTask(b)
-}
-
-func decodeTask(b []byte) (*Task, error) {
-	const tail = len("\n12345678\n")
-	if len(b) <= tail || string(b[len(b)-tail:]) != fmt.Sprintf("\n%08x\n", crc32.Checksum(b[:len(b)-tail], castagnoli)) {
-		return nil, fmt.Errorf("%s: it does not verify", taskFile)
-	}
 	t := &Task{}
-	if err := json.Unmarshal(b[:len(b)-tail], t); err != nil {
-		return nil, fmt.Errorf("%s: %w", taskFile, err)
+	if err := unseal(taskFile, b, t); err != nil {
+		return nil, err
 	}
 	return t, nil
 }
 
-func encodeTask(t *Task) ([]byte, error) {
-	b, err := json.Marshal(t)
-	if err != nil {
-		return nil, err
-	}
-	return fmt.Appendf(b, "\n%08x\n", crc32.Checksum(b, castagnoli)), nil
-}
-
 // begin makes a task durable.
 func (t *Task) begin(fsys vfs.FS, dir string) error {
-	b, err := encodeTask(t)
+	b, err := seal(t)
 	if err == nil {
 		err = vfs.WriteFileAtomic(fsys, path.Join(dir, taskFile), b)
 	}
