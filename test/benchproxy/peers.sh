@@ -4,11 +4,11 @@
 # packages are unpacked there and not installed: that needs no root, and no
 # service is started that nobody asked for.
 set -euo pipefail
-folder=$1
+mkdir -p "$1"
+folder=$(cd "$1" && pwd)
 
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=()
-mkdir -p "$folder"
 for program in nginx haproxy; do
 	[[ -x $folder/$program ]] && continue
 	if path=$(command -v "$program"); then
