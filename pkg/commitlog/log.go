@@ -123,9 +123,6 @@ func Open(o Options) (_ *Log, err error) {
 	for _, d := range l.damaged {
 		l.tell(d)
 	}
-	for _, d := range l.damagedOffsets {
-		l.tellOffsets(d)
-	}
 	return l, nil
 }
 

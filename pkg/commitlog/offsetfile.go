@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sort"
 	"strconv"
@@ -153,34 +154,45 @@ func (l *Log) createOffsetFile(first uint64) (*offsetFile, error) {
 	return f, nil
 }
 
-// loadOffsetFile opens a file of the index and reads it whole. ok is false
-// when it is not one, or of a log that was emptied since. What follows the
-// last record that verifies is not returned.
-func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool, err error) {
+// openOffsetFile opens a file of the index. ok is false when it is not one, or of a
+// log that was emptied since.
+func (l *Log) openOffsetFile(name string) (f *offsetFile, ok bool, err error) {
 	first, err := strconv.ParseUint(strings.TrimSuffix(name, offsetSuffix), 10, 64)
 	if err != nil || offsetFileName(first) != name {
-		return nil, nil, false, nil //nolint:nilerr // no file of ours
+		return nil, false, nil //nolint:nilerr // no file of ours
 	}
 	f = &offsetFile{name: name, path: l.path(name), first: first, next: first, trust: l.options.Planted.TrustOffsets}
 	file, err := l.fs.OpenReadWrite(f.path)
 	if err != nil {
-		return nil, nil, false, fmt.Errorf("open %s: %w", f.path, err)
+		return nil, false, fmt.Errorf("open %s: %w", f.path, err)
 	}
 	f.handle = newHandle(file)
-	size, err := file.Size()
-	if err != nil {
-		return f, nil, false, fmt.Errorf("size of %s: %w", f.path, err)
-	}
-	b := make([]byte, size)
-	if err := readFull(file, b, 0); err != nil && size > 0 {
-		return f, nil, false, fmt.Errorf("read %s: %w", f.path, err)
+	var h [offsetRecordBytes]byte
+	n, err := file.ReadAt(h[:], 0)
+	switch {
+	case n < len(h) && (err == nil || errors.Is(err, io.EOF)):
+		return f, false, nil
+	case n < len(h):
+		return f, false, fmt.Errorf("read %s: %w", f.path, err)
 	}
 	le := binary.LittleEndian
-	if size < offsetRecordBytes || string(b[:8]) != offsetMagic || crc(b[:24]) != le.Uint32(b[24:]) ||
-		le.Uint64(b[8:]) != first || le.Uint64(b[16:]) != l.start.floor {
-		return f, nil, false, nil
+	return f, string(h[:8]) == offsetMagic && crc(h[:24]) == le.Uint32(h[24:]) &&
+		le.Uint64(h[8:]) == first && le.Uint64(h[16:]) == l.start.floor, nil
+}
+
+// load reads the file whole, up to the last record that verifies and follows the
+// one before it, and sets next and newest by it.
+func (f *offsetFile) load() (recs []batch, err error) {
+	size, err := f.handle.file.Size()
+	if err != nil {
+		return nil, fmt.Errorf("size of %s: %w", f.path, err)
 	}
-	for b = b[offsetRecordBytes:]; len(b) >= offsetRecordBytes; b = b[offsetRecordBytes:] {
+	b := make([]byte, size)
+	if err := readFull(f.handle.file, b, 0); err != nil && size > 0 {
+		return nil, fmt.Errorf("read %s: %w", f.path, err)
+	}
+	f.next, f.newest = f.first, 0
+	for b = b[min(offsetRecordBytes, len(b)):]; len(b) >= offsetRecordBytes; b = b[offsetRecordBytes:] {
 		r, ok := decodeBatch(b)
 		if !ok && !(f.trust && r.Count > 0) || r.FirstOffset != f.next {
 			break
@@ -188,10 +200,12 @@ func (l *Log) loadOffsetFile(name string) (f *offsetFile, recs []batch, ok bool,
 		recs = append(recs, r)
 		f.next, f.newest = r.next(), r.newest
 	}
-	return f, recs, true, nil
+	return recs, nil
 }
 
-// openSealed opens a full file of the index by its last record alone.
+// openSealed opens a full file of the index by its first and last records alone,
+// so that a long log opens as fast as a short one: it was synced before another
+// file began, and what has rotted since shows when it is read, or to the scrub.
 func (l *Log) openSealed(f *offsetFile) error {
 	f.count = l.options.OffsetBatches
 	size, err := f.handle.file.Size()

@@ -52,7 +52,7 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	if n := len(l.sealed); n > 0 {
 		known = l.sealed[n-1].next
 	}
-	f, recs, ok, err := l.loadOffsetFile(name)
+	f, ok, err := l.openOffsetFile(name)
 	drop := func() (bool, error) {
 		if f == nil {
 			return false, err
@@ -76,9 +76,8 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	}
 	sealed := false
 	if !newest {
-		err := l.openSealed(f)
-		if err != nil && !errors.Is(err, errDamagedIndex) {
-			return false, errors.Join(err, f.handle.release())
+		if err = l.openSealed(f); err != nil && !errors.Is(err, errDamagedIndex) {
+			return drop()
 		}
 		sealed = err == nil
 	}
@@ -89,11 +88,11 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 	if sealed {
 		l.sealed = append(l.sealed, f)
 		l.visible = f.next
-		if len(recs) < f.count && !f.trust {
-			l.damagedOffsets = append(l.damagedOffsets, OffsetDamage{First: f.first, Next: f.next, Path: f.path,
-				Reason: fmt.Sprintf("record %d does not verify", len(recs))})
-		}
 		return true, nil
+	}
+	recs, err := f.load()
+	if err != nil {
+		return drop()
 	}
 	if f.next < l.start.Offset {
 		return drop()
@@ -109,9 +108,13 @@ func (l *Log) recoverOffsetFile(name string, newest bool) (bool, error) {
 // see it as the one or as the other, never as neither.
 func (l *Log) unseal() error {
 	sealed := l.sealed[len(l.sealed)-1]
-	f, recs, ok, err := l.loadOffsetFile(sealed.name)
+	f, ok, err := l.openOffsetFile(sealed.name)
 	if err == nil && !ok {
 		err = &CorruptError{Path: sealed.path, Reason: "offset file changed while open"}
+	}
+	var recs []batch
+	if err == nil {
+		recs, err = f.load()
 	}
 	if err != nil {
 		if f != nil {

@@ -6,8 +6,13 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/logd-io/logd/pkg/vfs"
 )
+
+// openAtOnce is how many segments Open reads the headers of at a time.
+const openAtOnce = 16
 
 // recoverEntries brings up the entries: what Append acknowledged, and of what
 // it was writing when the process ended, a prefix.
@@ -117,20 +122,19 @@ func (l *Log) inventory() (segments []string, err error) {
 // openSegments opens the segments that are at or above the start, and removes
 // the others: what Reset or SetStart left when it was interrupted.
 func (l *Log) openSegments(names []string) error {
+	outlawed := func(name string) bool {
+		_, id, _ := parseSegmentName(name)
+		return id < l.start.floor
+	}
 	for _, name := range names {
-		first, id, _ := parseSegmentName(name)
-		if id < l.start.floor {
+		if outlawed(name) {
 			if err := l.remove(name); err != nil {
 				return err
 			}
-			continue
 		}
-		s, err := openSegment(l.fs, l.dir, name, first, id, l.options.AllowDamage)
-		if err != nil {
-			return err
-		}
-		s.trust = l.options.Planted.TrustPayloads
-		l.segments = append(l.segments, s)
+	}
+	if err := l.readSegments(slices.DeleteFunc(names, outlawed)); err != nil {
+		return err
 	}
 	slices.SortFunc(l.segments, func(a, b *segment) int {
 		return cmp.Or(cmp.Compare(a.first, b.first), cmp.Compare(a.id, b.id))
@@ -152,6 +156,29 @@ func (l *Log) openSegments(names []string) error {
 	}
 	l.metrics.segments.Set(float64(len(l.segments)))
 	return nil
+}
+
+// readSegments opens the segments, many at once: what it takes is the time until a
+// cold disk has read a header, and there are as many as the log is long.
+func (l *Log) readSegments(names []string) error {
+	opened := make([]*segment, len(names))
+	var g errgroup.Group
+	g.SetLimit(openAtOnce)
+	for i, name := range names {
+		g.Go(func() (err error) {
+			first, id, _ := parseSegmentName(name)
+			opened[i], err = openSegment(l.fs, l.dir, name, first, id, l.options.AllowDamage)
+			return err
+		})
+	}
+	err := g.Wait()
+	for _, s := range opened {
+		if s != nil {
+			s.trust = l.options.Planted.TrustPayloads
+			l.segments = append(l.segments, s)
+		}
+	}
+	return err
 }
 
 // recoverSegments walks the segments that have entries above the newest

@@ -45,5 +45,6 @@ require (
 	github.com/tysonmote/gommap v0.0.0-20210506040252-ef38c88b18e1 // indirect
 	go.etcd.io/bbolt v1.3.6 // indirect
 	golang.org/x/exp v0.0.0-20220827204233-334a2380cb91 // indirect
+	golang.org/x/sync v0.24.0 // indirect
 	google.golang.org/protobuf v1.36.12 // indirect
 )
