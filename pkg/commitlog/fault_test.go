@@ -3,6 +3,7 @@ package commitlog_test
 import (
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -193,16 +194,18 @@ func TestOpenOnAFailingDisk(t *testing.T) {
 	require.NoError(t, l.Close())
 	for n := int64(1); ; n++ {
 		fs := mem.Kill()
-		hit := false
+		var hit atomic.Bool
 		nth := faultfs.Nth(n)
 		f := faultfs.Wrap(fs, faultfs.When(func(op faultfs.Op) bool {
 			// A short durable-end file is one that holds nothing.
-			match := op.Kind != faultfs.Close && !(op.Kind == faultfs.Read && faultfs.Name("durable-end")(op)) && nth(op)
-			hit = hit || match
-			return match
+			if op.Kind == faultfs.Close || op.Kind == faultfs.Read && faultfs.Name("durable-end")(op) || !nth(op) {
+				return false
+			}
+			hit.Store(true)
+			return true
 		}, faultfs.Fail(syscall.EIO)))
 		l, err := commitlog.Open(small(f))
-		if !hit {
+		if !hit.Load() {
 			require.NoError(t, err)
 			require.NoError(t, l.Close())
 			require.Greater(t, n, int64(10))
