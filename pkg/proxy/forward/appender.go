@@ -43,11 +43,11 @@ type appender struct {
 	overWhy    string // and for that reason; guarded by mu
 	nextDue    int64  // run wakes by then; guarded by mu
 	lastAck    int64  // guarded by mu
-	// Guarded by mu: the client served last, when, and when it last was another than
-	// before.
-	served             *client
-	servedAt, sharedAt int64
-	acks               int // batches acknowledged on the stream that is open now; guarded by mu
+	acks       int    // batches acknowledged on the stream that is open now; guarded by mu
+
+	most     peak      // bytes held by the client that held most; guarded by mu
+	hurried  []*client // light ones, those with something waiting among them; guarded by mu
+	unevenAt int64     // a light client's record last came beside a heavy one's, 0: never; guarded by mu
 
 	work chan struct{} // room for one: the sender has something to look at
 	news chan struct{} // room for one: run has something to look at
@@ -98,6 +98,7 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 	}
 	o.client = c
 	c.held.add(load{1, int64(o.size)})
+	a.weigh(c, o.queued)
 	a.queue.pushBack(o)
 	if a.stalled != 0 {
 		a.f.metrics.held.Inc()
@@ -111,7 +112,7 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 
 // rouse wakes whoever has to do with the queue's head. mu is held.
 func (a *appender) rouse() {
-	if a.idle && a.mayTake() {
+	if a.idle && a.room() != nobody {
 		a.idle = false
 		signal(a.work)
 	}
@@ -119,22 +120,6 @@ func (a *appender) rouse() {
 		a.waiting = false
 		signal(a.news)
 	}
-}
-
-// mayTake says whether what waits may become a batch now. Two under way keep the
-// leader busy: it writes the one while the other is on its way. More of them would
-// each be smaller, and cost both sides as much again, so a third has to be worth it,
-// or of a record that travels alone. mu is held.
-func (a *appender) mayTake() bool {
-	n := len(a.inflight)
-	switch {
-	case a.paused || n >= window:
-		return false
-	case n < ahead, a.queue.bytes >= min(worthwhile, a.f.cfg.BatchBytes):
-		return true
-	}
-	c := a.queue.first()
-	return c != nil && c.waiting.head.solo()
 }
 
 // abandon gives up on o for its client. finished means o has its outcome and its
@@ -181,63 +166,6 @@ func (a *appender) drop(c *client, fin *finished) {
 		fin.add(o, 0, false, apierr.NotSent{})
 		a.f.metrics.dropped.Inc()
 	}
-}
-
-// take makes the next batch of what is waiting, or nil when nothing is. mu is
-// held; the caller has checked the window.
-func (a *appender) take(fin *finished) *batch {
-	var b *batch
-	now, limit := a.f.now(), a.f.cfg.BatchBytes
-	if a.shared(now) {
-		limit = min(limit, sharedBytes)
-	}
-	for c := a.queue.first(); c != nil; c = a.queue.first() {
-		if c.over {
-			a.drop(c, fin)
-			continue
-		}
-		o := c.waiting.head
-		n := framedLen(len(o.rec))
-		cost, solo := n, o.solo()
-		if solo {
-			cost = max(n, limit) // what there are few of is batches
-		}
-		if b != nil && (solo || b.bytes+n > limit || len(b.ops) == maxBatchRecords) {
-			break
-		}
-		a.serves(c, now)
-		if b == nil {
-			b = &batch{first: a.seq, ops: make([]*op, 0, min(a.queue.n, 1024))}
-		}
-		a.queue.serve(cost)
-		o.state = opInFlight
-		b.ops = append(b.ops, o)
-		b.bytes += n
-		if solo {
-			break
-		}
-	}
-	if b == nil {
-		return nil
-	}
-	b.count = uint32(len(b.ops))
-	a.seq += uint64(b.count)
-	a.inflight = append(a.inflight, b)
-	return b
-}
-
-// serves notes that c is served. mu is held.
-func (a *appender) serves(c *client, now int64) {
-	if a.served != nil && c != a.served && now-a.servedAt < int64(sharedFor) {
-		a.sharedAt = now
-	}
-	a.served, a.servedAt = c, now
-}
-
-// shared says whether several clients were served of late. Then batches are small:
-// all that is under way is before whoever comes next. mu is held.
-func (a *appender) shared(now int64) bool {
-	return a.sharedAt != 0 && now-a.sharedAt < int64(sharedFor)
 }
 
 // errProtocol is a node's answer that fits no batch of ours.

@@ -29,7 +29,7 @@ func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
 	}
 	queue()
 	a.mu.Lock()
-	b := a.take(new(finished)) // and is about to build it
+	b := a.take(anybody, new(finished)) // and is about to build it
 	a.stalled = 1
 	a.mu.Unlock()
 	queue()

@@ -252,6 +252,7 @@ func (a *appender) awaitWork(timer *time.Timer) bool {
 			a.running, a.waiting = false, false
 			clear(a.clients) // nothing is under way
 			a.sweepAt = idleClients
+			a.calm()
 			a.mu.Unlock()
 			return false
 		}

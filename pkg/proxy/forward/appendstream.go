@@ -87,8 +87,11 @@ func (s *appendStream) next() *encodedMessage {
 		var fin finished
 		a.mu.Lock()
 		b, again := a.unsent(), true
-		if b == nil && a.mayTake() {
-			b, again = a.take(&fin), false
+		if b == nil {
+			again = false
+			if whom := a.room(); whom != nobody {
+				b = a.take(whom, &fin)
+			}
 		}
 		if b == nil {
 			a.idle = true

@@ -18,6 +18,8 @@ type client struct {
 	owed    int    // served, and not in start yet
 	slot    int    // its place in fairQueue.line while something waits
 	held    load   // its ops without an outcome, waiting or in flight
+	most    peak   // bytes held
+	hurries bool   // it is in the appender's hurried
 	over    bool   // failed or left: nothing of it is sent; never false again
 }
 

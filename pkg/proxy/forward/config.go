@@ -89,11 +89,16 @@ const (
 	worthwhile = 64 << 10
 )
 
-// sharedBytes bounds a batch, unless one record is larger, for sharedFor after
-// several clients were served.
+// A client is light when the most it held of late, so within two times peakFor, is at
+// most a lightPart of what the heaviest did, and that is heavyBytes at least. For
+// unevenFor after a record of one came a batch has at most unevenBytes, unless one
+// record is larger.
 const (
-	sharedBytes = 32 << 10
-	sharedFor   = 100 * time.Millisecond
+	lightPart   = 8
+	heavyBytes  = 32 << 10
+	unevenBytes = 64 << 10
+	unevenFor   = time.Second
+	peakFor     = 100 * time.Millisecond
 )
 
 // maxBatchRecords bounds the records of a batch: a node adds a timestamp to each, and

@@ -27,12 +27,13 @@ func (q *fairQueue) first() *client {
 	return q.line[0]
 }
 
-// serve takes the oldest op of the client whose turn it is, which costs it so many
-// bytes.
-func (q *fairQueue) serve(cost int) *op {
-	c := q.line[0]
+// serve takes the oldest op of c, which costs it so many bytes. It is the turn of c, or
+// it goes ahead.
+func (q *fairQueue) serve(c *client, cost int) *op {
 	o := c.waiting.head
-	q.now = c.start
+	if c == q.line[0] {
+		q.now = c.start
+	}
 	if c.owed += cost; c.owed >= chargeStep {
 		c.start += uint64(c.owed)
 		c.owed = 0
@@ -40,7 +41,7 @@ func (q *fairQueue) serve(cost int) *op {
 	}
 	q.remove(o)
 	if c.waiting.n > 0 {
-		q.down(0)
+		q.down(c.slot)
 	}
 	return o
 }

@@ -54,9 +54,8 @@ func TestFairQueue(t *testing.T) {
 			q.pushBack(o)
 			model[c] = append(model[c], o)
 		}
-		pop := func() *op {
-			c := q.first()
-			o := q.serve(c.waiting.head.size)
+		pop := func(c *client) *op {
+			o := q.serve(c, c.waiting.head.size)
 			require.Same(t, model[c][0], o)
 			model[c] = model[c][1:]
 			served[c] += o.size
@@ -68,7 +67,7 @@ func TestFairQueue(t *testing.T) {
 					push(c)
 				}
 			}
-			switch c := clients[rng.IntN(len(clients))]; rng.IntN(5) {
+			switch c := clients[rng.IntN(len(clients))]; rng.IntN(6) {
 			case 0, 1:
 				for range rng.IntN(5) {
 					push(c)
@@ -78,7 +77,7 @@ func TestFairQueue(t *testing.T) {
 					if q.first() == nil {
 						break
 					}
-					pop()
+					pop(q.first())
 				}
 			case 3: // its caller has left
 				if n := c.waiting.n; n > 1 {
@@ -92,11 +91,15 @@ func TestFairQueue(t *testing.T) {
 					if q.first() == nil {
 						break
 					}
-					batch = append(batch, pop())
+					batch = append(batch, pop(q.first()))
 				}
 				for _, o := range slices.Backward(batch) {
 					q.pushFront(o)
 					model[o.client] = append([]*op{o}, model[o.client]...)
+				}
+			case 5: // one that goes ahead
+				if c.waiting.n > 0 && c != a && c != b {
+					pop(c)
 				}
 			}
 			q.check(t, clients)
@@ -119,13 +122,13 @@ func TestFairQueueDoesNotSaveUp(t *testing.T) {
 	}
 	push(flooder, 1000)
 	for range 500 {
-		q.serve(chargeStep)
+		q.serve(q.first(), chargeStep)
 	}
 	push(light, 100)
 	require.Same(t, light, q.first())
 	got := map[*client]int{}
 	for range 100 {
-		got[q.serve(chargeStep).client]++
+		got[q.serve(q.first(), chargeStep).client]++
 	}
 	require.InDelta(t, 50, got[light], 1)
 }
@@ -142,13 +145,13 @@ func TestFairQueueForgivesWhatAnotherServed(t *testing.T) {
 	var before, q fairQueue
 	fill(&before, old)
 	for range 100 {
-		before.serve(1 << 20)
+		before.serve(old, 1<<20)
 	}
 	fill(&q, other)
 	fill(&q, old)
 	got := map[*client]int{}
 	for range 100 {
-		got[q.serve(chargeStep).client]++
+		got[q.serve(q.first(), chargeStep).client]++
 		q.check(t, []*client{old, other})
 	}
 	require.InDelta(t, 50, got[old], 1)
