@@ -3,6 +3,7 @@ package main
 import (
 	"path"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/logd-io/logd/pkg/vfs"
@@ -17,6 +18,7 @@ type disk struct {
 	full      bool
 	failSync  int // the so manyth sync from now on fails; 0: none
 	failWrite int // likewise, and that write stops in the middle
+	opening   sync.Mutex // Open opens many files at once, and nothing else happens then
 	open      map[string][]*file
 }
 
@@ -51,6 +53,8 @@ func (d *disk) opened(f vfs.File, err error, name string) (vfs.File, error) {
 		return nil, err
 	}
 	w := &file{File: f, d: d, name: path.Clean(name)}
+	d.opening.Lock()
+	defer d.opening.Unlock()
 	d.open[w.name] = append(d.open[w.name], w)
 	return w, nil
 }
@@ -156,6 +160,8 @@ func (f *file) Sync() error {
 }
 
 func (f *file) Close() error {
+	f.d.opening.Lock()
+	defer f.d.opening.Unlock()
 	files := f.d.open[f.name]
 	for i, g := range files {
 		if g == f {
