@@ -32,7 +32,8 @@ type crowd struct {
 	record *history.Recorder
 	ctx    context.Context
 	cancel context.CancelFunc
-	stop   chan struct{} // closed when nothing new is to be begun
+	ending context.Context // over when nothing new is to be begun, or ctx is
+	end    context.CancelFunc
 	wg     sync.WaitGroup
 
 	appended atomic.Uint64 // records acknowledged, each once
@@ -48,8 +49,9 @@ type crowd struct {
 }
 
 func newCrowd(w *world) *crowd {
-	c := &crowd{w: w, record: history.NewRecorder(), stop: make(chan struct{}), failed: make(chan struct{})}
+	c := &crowd{w: w, record: history.NewRecorder(), failed: make(chan struct{})}
 	c.ctx, c.cancel = context.WithCancel(w.ctx)
+	c.ending, c.end = context.WithCancel(c.ctx)
 	w.t.Cleanup(func() { c.cancel(); c.wg.Wait(); c.tailing.Wait() })
 	return c
 }
@@ -66,11 +68,9 @@ func (c *crowd) fail(err error) {
 
 func (c *crowd) stopped() bool {
 	select {
-	case <-c.stop:
+	case <-c.ending.Done():
 		return true
 	case <-c.failed:
-		return true
-	case <-c.ctx.Done():
 		return true
 	default:
 		return false
@@ -106,7 +106,7 @@ func (c *crowd) start() {
 	}
 	if len(c.w.Proxy) > 1 {
 		for i := range crowdMovers {
-			m := c.newMover(i)
+			m := c.newMover(i, c.w.Proxy...)
 			c.wg.Go(func() { m.run(300 + i) })
 		}
 	}
@@ -193,7 +193,7 @@ func (c *crowd) reader(p int, client logv1.LogClient) {
 func (c *crowd) finish() *history.History {
 	t, w := c.w.t, c.w
 	t.Helper()
-	close(c.stop)
+	c.end()
 	c.wg.Wait()
 	next := w.stats(w.leader()).GetVisible()
 	if err := c.err(); err != nil {

@@ -33,8 +33,8 @@ func (w *world) recorded(r *history.Recorder, name string, p *harness.Proxy, pri
 }
 
 // naiveTo is a connection that knows only the address of p.
-func (w *world) naiveTo(p *harness.Proxy) *grpc.ClientConn {
-	conn, err := harness.Naive(p.Addr)
+func (w *world) naiveTo(p *harness.Proxy, opts ...grpc.DialOption) *grpc.ClientConn {
+	conn, err := harness.Naive(p.Addr, opts...)
 	require.NoError(w.t, err)
 	w.t.Cleanup(func() { _ = conn.Close() })
 	return conn
@@ -58,7 +58,7 @@ func (w *world) verify(r *history.Recorder, from, next uint64) (*history.History
 	report := history.Check(h)
 	w.t.Log(report)
 	seed := rand.Uint64()
-	samples, err := linear.Sample(h, rand.New(rand.NewPCG(seed, 0)), 20, 40, 5*time.Second)
+	samples, err := linear.Sample(h, rand.New(rand.NewPCG(seed, 0)), 20, 40, time.Second)
 	w.t.Logf("Porcupine: %d samples, %d operations, %d given up for time", samples.Windows, samples.Ops, samples.Unknown)
 	err = errors.Join(report.Err(), err)
 	if err != nil || os.Getenv("LOGD_HISTORY") != "" {

@@ -11,12 +11,14 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/test/harness"
 	"github.com/logd-io/logd/test/history"
 )
 
@@ -27,17 +29,25 @@ type mover struct {
 	name    string
 	clients []logv1.LogClient // one a proxy
 	at      int               // the proxy it is with
+	steps   []func(p int) error
 
 	cluster  string
 	position uint64 // the highest it was told
 	requests int
 }
 
-func (c *crowd) newMover(i int) *mover {
+// newMover makes a client of these proxies.
+func (c *crowd) newMover(i int, proxies ...*harness.Proxy) *mover {
 	m := &mover{c: c, name: fmt.Sprint("mover ", i)}
-	for _, p := range c.w.Proxy {
+	m.steps = []func(p int) error{m.write, m.reread, m.beyond, m.ends, m.follow}
+	for _, p := range proxies {
 		who := history.Who{Name: m.name + " at " + p.Name, Session: m.name, Principal: app}
-		m.clients = append(m.clients, logv1.NewLogClient(c.record.Conn(c.w.naiveTo(p), who)))
+		// It is to meet a proxy that has just started.
+		quick := grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: 20 * time.Millisecond, MaxDelay: 50 * time.Millisecond},
+			MinConnectTimeout: 5 * time.Second,
+		}
+		m.clients = append(m.clients, logv1.NewLogClient(c.record.Conn(c.w.naiveTo(p, grpc.WithConnectParams(quick)), who)))
 	}
 	return m
 }
@@ -82,7 +92,7 @@ func (m *mover) do(call func(ctx context.Context, client logv1.LogClient, header
 			return err
 		}
 		m.move()
-		rest(m.c.ctx, rand.N(20*time.Millisecond))
+		rest(m.c.ctx, rand.N(100*time.Millisecond))
 	}
 }
 
@@ -95,12 +105,11 @@ func end(err error) error {
 }
 
 func (m *mover) run(p int) {
-	steps := []func(p int) error{m.write, m.reread, m.beyond, m.ends, m.follow}
 	for !m.c.stopped() {
 		if rand.IntN(2) == 0 {
 			m.move()
 		}
-		if err := steps[rand.IntN(len(steps))](p); err != nil {
+		if err := m.steps[rand.IntN(len(m.steps))](p); err != nil {
 			m.c.fail(fmt.Errorf("%s: %w", m.name, err))
 			return
 		}
@@ -162,10 +171,11 @@ func (m *mover) ends(int) error {
 // leaves it. Each of them is at once the session's position.
 func (m *mover) follow(int) error {
 	from := m.position - min(m.position, rand.Uint64N(5))
-	for left := 1 + rand.IntN(20); left > 0; {
+	for left := 1 + rand.IntN(20); left > 0 && m.c.ending.Err() == nil; {
 		err := m.do(func(ctx context.Context, client logv1.LogClient, _ grpc.CallOption) error {
 			ctx, cancel := context.WithCancel(ctx)
 			defer cancel()
+			defer context.AfterFunc(m.c.ending, cancel)() // nobody may write any more
 			s, err := client.ConsumeStream(ctx, &logv1.ConsumeRequest{Offset: from})
 			if err != nil {
 				return err
@@ -185,6 +195,9 @@ func (m *mover) follow(int) error {
 			}
 			return nil
 		})
+		if status.Code(err) == codes.Canceled && m.c.ending.Err() != nil {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

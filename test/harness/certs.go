@@ -76,9 +76,9 @@ func (c *Cluster) Dial(cert string, n *Node) (*grpc.ClientConn, error) {
 }
 
 // Naive connects as a client does that knows nothing but an address.
-func Naive(addr string) (*grpc.ClientConn, error) {
+func Naive(addr string, opts ...grpc.DialOption) (*grpc.ClientConn, error) {
 	if !strings.HasPrefix(addr, "unix:") {
 		addr = "passthrough:///" + addr
 	}
-	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	return grpc.NewClient(addr, append(opts, grpc.WithTransportCredentials(insecure.NewCredentials()))...)
 }
