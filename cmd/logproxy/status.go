@@ -83,6 +83,8 @@ func state(n proxy.NodeStatus) string {
 		return "not heard of"
 	case !n.Ready:
 		return "not ready"
+	case n.CutOff:
+		return "knows no leader"
 	}
 	return "ok"
 }

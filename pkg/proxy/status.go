@@ -26,6 +26,7 @@ type NodeStatus struct {
 	Ready      bool   `json:"ready"`
 	Draining   bool   `json:"draining"`
 	Ejected    bool   `json:"ejected"` // it rests after failed requests
+	CutOff     bool   `json:"cut_off"` // there is a leader, and it has known none for a while
 	Visible    uint64 `json:"visible"`
 	Lag        uint64 `json:"lag"` // records
 	InFlight   int64  `json:"in_flight"`
@@ -45,7 +46,7 @@ func (p *Proxy) Status() Status {
 	for _, n := range known.Nodes {
 		st.Nodes = append(st.Nodes, NodeStatus{
 			ID: n.ID, Address: n.Addr, Connection: n.Connection, Leader: n.Leader, Readable: n.Readable,
-			Watched: n.Watched, Ready: n.Ready, Draining: n.Draining, Ejected: n.Ejected,
+			Watched: n.Watched, Ready: n.Ready, Draining: n.Draining, Ejected: n.Ejected, CutOff: n.CutOff,
 			Visible: n.Visible, Lag: n.Lag, InFlight: n.InFlight(), Problem: n.Problem,
 		})
 	}

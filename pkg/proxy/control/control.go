@@ -29,7 +29,8 @@ type Config struct {
 	MaxLag uint64
 	// WatchLimit is how many nodes are watched. 0: 5; at least 2.
 	WatchLimit int
-	// StallAfter is how long a watch may say nothing. 0: 1 s. Nodes speak every
+	// StallAfter is how long a watch may say nothing, and a follower know no leader
+	// while there is one, before it is distrusted. 0: 1 s. Nodes speak every
 	// few hundred milliseconds.
 	StallAfter time.Duration
 	// EjectBase is how long a follower rests on which three requests in a row have

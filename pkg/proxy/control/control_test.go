@@ -94,6 +94,17 @@ func TestSituations(t *testing.T) {
 			r.nodes[1].says(func(v view) { v.LeaderId = "" })
 			r.nodes[2].says(func(v view) { v.LeaderId, v.Draining = "", true })
 		}, id(0), []string{id(1)}},
+		{"a follower has lost the leader, and another has not", func(r *rig) {
+			r.nodes[1].says(func(v view) { v.LeaderId = "" })
+		}, id(0), []string{id(2)}},
+		{"as long as nobody leads, who knows of no leader is as good as any", func(r *rig) {
+			r.nodes[0].says(func(v view) { v.LeaderId = "" })
+			r.nodes[1].says(func(v view) { v.LeaderId = "" })
+		}, "", []string{id(0), id(1), id(2)}},
+		{"of followers that have all lost the leader, the least behind is kept", func(r *rig) {
+			r.nodes[1].says(func(v view) { v.LeaderId, v.Visible = "", 980 })
+			r.nodes[2].says(func(v view) { v.LeaderId, v.Visible = "", 990 })
+		}, id(0), []string{id(2)}},
 		{"a leader that nobody knows the address of", func(r *rig) {
 			r.all(func(v view) { v.Term, v.LeaderId = 2, "n9.00000009" })
 		}, "", []string{id(0), id(1), id(2)}},
@@ -194,6 +205,22 @@ func TestADeadLeaderIsHeldForAndANewOneFound(t *testing.T) {
 	r.sees(id(2), id(1))
 	r.nodes[0].says(func(v *nodev1.ClusterView) { v.Ready, v.Term, v.LeaderId = true, 2, id(2) })
 	r.sees(id(2), id(0), id(1))
+}
+
+func TestAFollowerThatFoundTheLeaderAgainIsReadFrom(t *testing.T) {
+	r := newRig(t, 3, func(c *control.Config) { c.StallAfter = 300 * time.Millisecond })
+	r.known()
+	r.sees(id(0), id(1), id(2))
+	r.nodes[2].says(func(v *nodev1.ClusterView) { v.LeaderId = "" })
+	r.sees(id(0), id(1))
+	r.eventually(func() error {
+		if n := r.c.Status().Nodes[2]; !n.CutOff || n.Readable {
+			return fmt.Errorf("not told: %+v", n)
+		}
+		return nil
+	})
+	r.nodes[2].says(func(v *nodev1.ClusterView) { v.LeaderId = id(0) })
+	r.sees(id(0), id(1), id(2))
 }
 
 func TestALeaderThatComesBackInItsTermLeadsOn(t *testing.T) {

@@ -15,7 +15,7 @@
 //   - No leader in the table means that none is known or reachable, and produces
 //     are held. A wrong leader does no harm, since the node refuses and Raft
 //     commits nothing it should not; it only costs time.
-//   - Ejection leaves at least one follower.
+//   - Ejection, and any other distrust, leaves at least one follower.
 //
 // When the leader dies: its node stays leader, as far as views go, until a view
 // with a higher term names another, which every node pushes the moment it votes

@@ -95,7 +95,8 @@ func (l *loop) connection(k *link, s connectivity.State) {
 	}
 	if m, _ := l.owner(k); m != nil && k.broken() {
 		// It may come back as anything: empty, behind, in another cluster.
-		m.view, m.alien = nil, ""
+		m.saw(nil, time.Time{})
+		m.alien = ""
 	}
 }
 
@@ -130,10 +131,12 @@ func (l *loop) viewed(k *link, v *nodev1.ClusterView) {
 			if m.alien != why {
 				l.log.Error("a node is not what it should be, and gets no request", "node", m.id, "addr", m.node.Addr(), "err", why)
 			}
-			m.alien, m.view = why, nil
+			m.alien = why
+			m.saw(nil, time.Time{})
 			return
 		}
-		m.alien, m.view = "", v
+		m.alien = ""
+		m.saw(v, time.Now())
 	case s != nil:
 		if why := l.alien(v.NodeId, v); why != "" {
 			l.c.metrics.aliens.Inc()
@@ -260,13 +263,16 @@ func (l *loop) settle(now time.Time) (next time.Time) {
 		if m.chosen {
 			l.ensureWatch(m.link, now)
 		} else {
-			m.view = nil // it would grow old unseen
+			m.saw(nil, now) // it would grow old unseen
 			if m.stopWatch != nil {
 				m.stopWatch()
 			}
 		}
 		sooner(m.retryAt)
 		sooner(m.restsUntil)
+		if !m.leaderless.IsZero() {
+			sooner(m.leaderless.Add(l.c.cfg.StallAfter))
+		}
 	}
 	for _, s := range l.seeds {
 		if s.link != nil {
@@ -401,7 +407,7 @@ func (l *loop) publish(ms []*member, now time.Time) {
 			spec.Leader = m.node
 		}
 	}
-	spec.Followers = followers(ms, leader, spec.Leader != nil, l.c.cfg.MaxLag, now)
+	spec.Followers = followers(ms, leader, spec.Leader != nil, l.c.cfg.MaxLag, l.c.cfg.StallAfter, now)
 	l.c.status.Store(l.describe(ms, &spec, now))
 
 	old := l.c.cfg.Holder.Load()
@@ -448,7 +454,7 @@ func (l *loop) describe(ms []*member, spec *route.Spec, now time.Time) *Status {
 	for _, m := range ms {
 		n := NodeStatus{
 			ID: m.id, Addr: m.node.Addr(), Connection: m.state.String(), Watched: m.live,
-			Ejected: m.resting(now), Problem: m.alien, Lag: m.lag(top), node: m.node,
+			Ejected: m.resting(now), CutOff: spec.Leader != nil && m.cutOff(now, l.c.cfg.StallAfter), Problem: m.alien, Lag: m.lag(top), node: m.node,
 			Leader: spec.Leader == route.Upstream(m.node), Readable: slices.Contains(spec.Followers, route.Upstream(m.node)),
 		}
 		if m.view != nil {

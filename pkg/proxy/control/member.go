@@ -46,6 +46,9 @@ type member struct {
 	// view is the newest from the node itself; nil when it has not spoken since it
 	// was last out of reach.
 	view *nodev1.ClusterView
+	// leaderless is since when its views have named no leader; zero while they do, and
+	// while there are none.
+	leaderless time.Time
 	// alien is why nothing the node says counts: another cluster, another id.
 	alien string
 	// chosen says that the node should be watched. Of those that are not, only the
@@ -74,9 +77,25 @@ func (m *member) serves() bool {
 	return m.view != nil && m.view.Ready && !m.view.Draining
 }
 
+// saw takes in the newest view of m; nil: none counts any more.
+func (m *member) saw(v *nodev1.ClusterView, now time.Time) {
+	m.view = v
+	switch {
+	case v == nil || v.LeaderId != "":
+		m.leaderless = time.Time{}
+	case m.leaderless.IsZero():
+		m.leaderless = now
+	}
+}
+
 // trusted says that nothing recent speaks against m.
 func (m *member) trusted(now time.Time) bool {
 	return (m.live || !m.chosen) && !m.resting(now)
+}
+
+// cutOff says that m has known no leader for as long as after: it has not just voted.
+func (m *member) cutOff(now time.Time, after time.Duration) bool {
+	return !m.leaderless.IsZero() && now.Sub(m.leaderless) >= after
 }
 
 // leads says that m, which is said to lead, can be sent produces.
@@ -95,10 +114,11 @@ func newest(members []*member) (visible uint64) {
 }
 
 // followers are the members to read from; leader is not among them. A maxLag of
-// 0 is none. Where nobody passes, the least bad is kept: one that is only
+// 0 is none. While there is a leader, one that has known none for
+// as long as patience is distrusted: what it has does not grow. Where nobody passes, the least bad is kept: one that is only
 // distrusted, always; one that is only too far behind, if there is no leader to
 // read from instead.
-func followers(members []*member, leader string, haveLeader bool, maxLag uint64, now time.Time) []route.Upstream {
+func followers(members []*member, leader string, haveLeader bool, maxLag uint64, patience time.Duration, now time.Time) []route.Upstream {
 	top := newest(members)
 	var good []route.Upstream
 	var suspects, laggards []*member
@@ -107,7 +127,7 @@ func followers(members []*member, leader string, haveLeader bool, maxLag uint64,
 		case m.id == leader || !m.serves():
 		case maxLag > 0 && m.lag(top) > maxLag:
 			laggards = append(laggards, m)
-		case !m.trusted(now):
+		case !m.trusted(now) || haveLeader && m.cutOff(now, patience):
 			suspects = append(suspects, m)
 		default:
 			good = append(good, m.node)
@@ -117,7 +137,7 @@ func followers(members []*member, leader string, haveLeader bool, maxLag uint64,
 	case len(good) > 0:
 	case len(suspects) > 0:
 		good = append(good, slices.MinFunc(suspects, func(a, b *member) int {
-			return a.restsUntil.Compare(b.restsUntil)
+			return cmp.Or(a.restsUntil.Compare(b.restsUntil), cmp.Compare(a.lag(top), b.lag(top)))
 		}).node)
 	case len(laggards) > 0 && !haveLeader:
 		good = append(good, slices.MinFunc(laggards, func(a, b *member) int {

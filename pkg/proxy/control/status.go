@@ -20,6 +20,7 @@ type NodeStatus struct {
 	Ready      bool
 	Draining   bool
 	Ejected    bool // resting after requests failed on it
+	CutOff     bool // there is a leader, and it has known none for a while
 	Readable   bool // among the followers of the table
 	Leader     bool // the leader of the table
 	Visible    uint64
