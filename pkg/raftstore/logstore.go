@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -137,6 +138,10 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 		// Nothing was written, so Raft may know: a leader steps down, a follower
 		// answers that it has not got the entries.
 		s.full.Add(1)
+		if s.leads != nil && slices.ContainsFunc(logs, isConfiguration) && s.leads() {
+			s.onRefused()
+			runtime.Goexit()
+		}
 		return err
 	case isDamage(err):
 		s.Fail(&DamageError{Err: fmt.Errorf("store entries: %w", err)})
@@ -153,6 +158,8 @@ func (s *Store) StoreLogs(logs []*raft.Log) error {
 	}
 	return nil
 }
+
+func isConfiguration(l *raft.Log) bool { return l.Type == raft.LogConfiguration }
 
 // DeleteRange drops the end of the log. Anything at or below a commit index this
 // node knows is fatal: better to stop than to diverge. On a full disk nothing is

@@ -39,6 +39,12 @@ type Options struct {
 	// found damaged, at Open and later, from the goroutine that found it. It must
 	// not block, nor call back into the store.
 	OnDamage func()
+	// Leads says whether Raft leads just now. A leader whose configuration is refused
+	// for a full disk goes on as if it were in the log (hashicorp/raft v1.8.0,
+	// appendConfigurationEntry), so its goroutine ends before it learns of the
+	// refusal, and OnRefused has it started again. nil: it never leads.
+	Leads     func() bool
+	OnRefused func()
 
 	// OnFatal is called once, with the first fatal fault, from the goroutine
 	// that met it. It must not call back into the store, nor wait for Raft.
@@ -68,6 +74,8 @@ type Store struct {
 	logger hclog.Logger
 
 	onDamage    func()      // nil: damage that Raft must not see is fatal
+	leads       func() bool // nil: never
+	onRefused   func()
 	interrupted atomic.Bool // damage ended a goroutine of Raft's
 	starting    atomic.Bool // see Starting
 
@@ -99,7 +107,8 @@ var (
 // checkpoint that a crash interrupted, and refuses damage with a CorruptError of
 // this package or of commitlog.
 func Open(o Options) (_ *Store, err error) {
-	s := &Store{fs: o.FS, logger: o.Logger, onFatal: o.OnFatal, onDamage: o.OnDamage}
+	s := &Store{fs: o.FS, logger: o.Logger, onFatal: o.OnFatal, onDamage: o.OnDamage,
+		leads: o.Leads, onRefused: o.OnRefused}
 	if s.logger == nil {
 		s.logger = hclog.NewNullLogger()
 	}

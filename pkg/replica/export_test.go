@@ -25,6 +25,7 @@ const (
 	Trusting     Switch = "clocks are doubted"
 	NoProof      Switch = "entries are proved"
 	NoShy        Switch = "a damaged node delays its candidacy"
+	NoForget     Switch = "a refused configuration is forgotten"
 	NoPreface    Switch = "a connection is for this node"
 	KeepTail     Switch = "a checkpoint that contradicts the log is not held"
 )
@@ -43,6 +44,8 @@ func (r *Replica) Without(off ...Switch) {
 			r.rules.install = false
 		case NoHeartbeats:
 			r.rules.heartbeats = false
+		case NoForget:
+			r.rules.forget = false
 		case NoProof:
 			r.rules.prove = false
 		case NoShy:

@@ -24,6 +24,7 @@ import (
 //	one RPC in flight                TestOneAppendEntriesIsUnderWay
 //	preface                          TestAVoteIsForTheNodeThatIsAsked
 //	replication waits                TestReplicationToANodeThatWasAway
+//	refused configuration            TestARefusedConfigurationIsForgotten
 
 // I11: a wiped node that came back under its name does not answer for the one it
 // was, nor for a cluster that it is not of. Without the check it gives away a vote

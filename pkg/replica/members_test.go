@@ -3,9 +3,11 @@ package replica_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -249,4 +251,54 @@ func TestWhyRestoreCommittedLogsIsOff(t *testing.T) {
 		require.NoError(t, ra.Shutdown().Error())
 		require.NoError(t, r.Close())
 	}
+}
+
+// I24: a leader whose disk has no room for a configuration does not go on with it.
+// Raft alone would: it sets it before it is stored.
+func TestARefusedConfigurationIsForgotten(t *testing.T) {
+	for _, off := range []replica.Switch{"", replica.NoForget} {
+		t.Run(fmt.Sprintf("without %q", off), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for records := 0; ; records++ { // until it is the configuration that needs another segment
+					if refusedConfiguration(t, records, off) {
+						return
+					}
+				}
+			})
+		})
+	}
+}
+
+// refusedConfiguration adds a node to a cluster of one whose disk has room for one
+// segment, after so many records, and says whether there was none for that.
+func refusedConfiguration(t *testing.T, records int, off replica.Switch) bool {
+	full := &faultfs.Switch{}
+	c := newCluster(t, func(cfg *replica.Config) {
+		cfg.SegmentBytes = 4096
+		cfg.FS = faultfs.Wrap(cfg.FS, faultfs.When(faultfs.All(full.On, grows), faultfs.Fail(syscall.ENOSPC)))
+	}, off)
+	n := c.add(nodeID(1))
+	n.start()
+	defer func() { require.NoError(t, n.stop()) }()
+	require.NoError(t, n.r.Bootstrap(t.Context(), testCluster, []string{n.id}))
+	c.leader()
+	full.Set(true)
+	for i := range records {
+		c.produce([16]byte{1}, uint64(i), "x")
+	}
+	err := n.r.AddNonvoter(t.Context(), nodeID(9))
+	if err == nil {
+		return false
+	}
+	full.Set(false)
+	c.leader()
+	c.produce([16]byte{1}, uint64(records), "after")
+	if off != "" {
+		require.Len(t, n.r.Peers(), 2, "this is what starting again prevents")
+		return true
+	}
+	require.Len(t, n.r.Peers(), 1)
+	require.NoError(t, n.r.AddNonvoter(t.Context(), nodeID(9)))
+	require.Len(t, n.r.Peers(), 2)
+	return true
 }

@@ -64,6 +64,7 @@ type Replica struct {
 	shy      shy
 
 	installs chan raftstore.Installed // unbuffered: to Run
+	again    chan struct{}            // capacity 1: "start Raft again"; to Run
 	stopped  chan struct{}            // capacity 1: Raft stopped by itself
 
 	viewMu sync.Mutex
@@ -80,7 +81,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	r := &Replica{
 		cfg: cfg, logger: cfg.Logger, metrics: newMetrics(cfg.Registerer), rules: allRules,
 		closing: make(chan struct{}), ended: make(chan struct{}), fatal: make(chan struct{}), hung: make(chan struct{}),
-		installs: make(chan raftstore.Installed), stopped: make(chan struct{}, 1), viewed: make(chan struct{}),
+		installs: make(chan raftstore.Installed), again: make(chan struct{}, 1), stopped: make(chan struct{}, 1), viewed: make(chan struct{}),
 		damage: make(chan struct{}, 1),
 	}
 	cfg.FS, r.ops = vfs.Watch(cfg.FS)
@@ -113,6 +114,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		r.store, err = raftstore.Open(raftstore.Options{
 			FS: cfg.FS, Dir: cfg.Dir, SegmentBytes: cfg.SegmentBytes, CacheBytes: cfg.CacheBytes,
 			AllowDamage: cfg.Source != nil, OnDamage: r.spoiled,
+			Leads: r.leads, OnRefused: func() { poke(r.again) },
 			OnFatal: r.fail, Logger: r.logger.Named("store"), Registerer: cfg.Registerer,
 		})
 		return err
@@ -285,8 +287,33 @@ func (r *Replica) serve(ctx context.Context) error {
 			if err := r.reinstall(in); err != nil {
 				r.fail(err)
 			}
+		case <-r.again:
+			if err := r.restart(); err != nil {
+				r.fail(err)
+			}
 		}
 	}
+}
+
+// leads says whether this node's Raft leads. On Raft's main goroutine that stays so.
+func (r *Replica) leads() bool {
+	e := r.engine.Load()
+	return e != nil && e.raft.State() == raft.Leader && r.rules.forget
+}
+
+// restart starts Raft again over what is stored: it took a configuration for the
+// newest that the disk had no room for, and would count votes, commit and take
+// checkpoints by it.
+func (r *Replica) restart() error {
+	r.life.Lock()
+	defer r.life.Unlock()
+	if r.engine.Load() == nil {
+		return nil
+	}
+	r.logger.Warn("a change of the configuration was refused: the disk is full; raft is started again", "node", r.cfg.ID)
+	r.stopEngine()
+	poke(r.damage) // the healer was waiting for nothing, if Raft cannot be started
+	return r.begin()
 }
 
 // Close ends Run, waits for it and for everything it started, and releases the

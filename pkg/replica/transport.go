@@ -43,11 +43,12 @@ type rules struct {
 	shy        bool // a damaged node delays its own candidacy
 	single     bool // one AppendEntries to a peer is under way, never more (I9)
 	preface    bool // a connection is for this node, of this cluster, and who it says it is (I11)
+	forget     bool // a configuration that was refused for a full disk ends that run of Raft (I24)
 }
 
 var allRules = rules{
 	clamp: true, raise: true, shorten: true, install: true, heartbeats: true, persist: true,
-	reserve: true, refused: true, prove: true, shy: true, single: true, preface: true,
+	reserve: true, refused: true, prove: true, shy: true, single: true, preface: true, forget: true,
 }
 
 // transport is the raft.Transport of one run of Raft. It wraps the library's
