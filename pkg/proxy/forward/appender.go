@@ -187,7 +187,7 @@ func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
 			fin.add(o, r.GetFirstOffset()+uint64(i), r.GetDuplicate(), nil)
 		}
 	}
-	b.free()
+	fin.end(b)
 	if !a.paused {
 		a.stalled = 0
 	}
@@ -287,7 +287,7 @@ func (a *appender) fail(fin *finished, n int, err error) {
 				fin.add(o, 0, false, err)
 			}
 		}
-		b.free()
+		fin.end(b)
 		a.pop()
 	}
 }
@@ -311,7 +311,7 @@ func (a *appender) recall(fin *finished) {
 				a.queue.pushFront(o)
 			}
 		}
-		b.free()
+		fin.end(b)
 		a.inflight[i] = nil
 	}
 	a.inflight = a.inflight[:0]
@@ -357,6 +357,7 @@ func (a *appender) expire(now int64) (next int64) {
 			if o != nil && over(o) {
 				b.ops[i] = nil
 				fin.add(o, 0, false, apierr.OutcomeUnknown{})
+				fin.keep(b, o)
 				a.f.metrics.expired.Inc()
 			}
 		}
@@ -435,6 +436,25 @@ func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
 	default:
 		fin.unary = append(fin.unary, o)
 	}
+}
+
+// keep leaves the bytes of o, which was added, counted: they are part of b, which may
+// have to be sent again for as long as its outcome is unknown.
+func (fin *finished) keep(b *batch, o *op) {
+	rec := load{bytes: int64(o.size - opCost)}
+	b.kept.add(rec)
+	fin.all.sub(rec)
+	if o.lane != nil {
+		b.keptOfStreams.add(rec)
+		fin.streams.sub(rec)
+	}
+}
+
+// end lets b go, of which all ops have been added or queued again.
+func (fin *finished) end(b *batch) {
+	fin.all.add(b.kept)
+	fin.streams.add(b.keptOfStreams)
+	b.free()
 }
 
 func (fin *finished) tell(f *Forwarder) {

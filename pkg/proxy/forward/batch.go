@@ -36,6 +36,9 @@ type batch struct {
 	sent    bool // on the stream that is open now
 	tainted bool // an attempt ended without an outcome: it may be appended
 	sentAt  int64
+	// kept is the bytes of records whose clients were told already, which count in the
+	// bounds as long as the batch is here: of all, and of streams.
+	kept, keptOfStreams load
 }
 
 // message is the batch ready to be sent once more, with references of its own, so

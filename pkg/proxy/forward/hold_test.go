@@ -147,6 +147,57 @@ func TestHoldIsBounded(t *testing.T) {
 	}
 }
 
+// What was sent is kept after its clients' time is up, since it may have to be sent
+// again. It takes no place in count any more, but its bytes count until the leader has
+// said what became of them.
+func TestFrozenBatchesAreCounted(t *testing.T) {
+	big := strings.Repeat("x", 4500)
+	for name, tc := range map[string]struct {
+		silent bool // the leader says nothing, and then refuses; else the stream breaks
+		stream bool
+	}{
+		"appended":              {},
+		"appended, of a stream": {stream: true},
+		"refused in the end":    {silent: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t, "a")
+			c.lead("a")
+			p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
+			a, answer := c.nodes["a"], make(chan struct{})
+			if tc.silent {
+				a.onAppend = func(*nodev1.AppendRequest) error {
+					c.holder.Publish(route.New(route.Spec{ClusterID: clusterID, Term: 2}))
+					<-answer
+					return apierr.Draining{}
+				}
+			} else {
+				a.onAcked = func(*nodev1.AppendRequest) error { c.lead(""); return errCut }
+			}
+			send := func(v string) error { _, err := p.another().Produce(ctxFor(t, 20*time.Second), rec(v)); return err }
+			if tc.stream {
+				s, err := p.ProduceStream(ctxFor(t, 20*time.Second))
+				require.NoError(t, err)
+				require.NoError(t, s.Send(rec(big)))
+				_, err = s.Recv()
+				requireReason(t, apierr.ReasonOutcomeUnknown, err)
+			} else {
+				requireReason(t, apierr.ReasonOutcomeUnknown, send(big))
+			}
+			p.awaitHeld(t, 0)
+			bytes := p.metric("produce_bytes_held")
+			require.GreaterOrEqual(t, bytes, float64(len(big)), "they are kept")
+			require.Less(t, bytes, float64(len(big)+100))
+			a.set(func() { a.onAcked, a.onAppend = nil, nil })
+			close(answer)
+			c.lead("a")
+			require.Eventually(t, func() bool { return p.metric("produce_bytes_held") == 0 }, 10*time.Second, time.Millisecond)
+			require.Zero(t, p.metric("produce_records_held"))
+			require.NoError(t, send(big))
+		})
+	}
+}
+
 // Readers that try again and again cost a produce nothing.
 func TestReadersDoNotHoldUpProduces(t *testing.T) {
 	c := newCluster(t, "a")

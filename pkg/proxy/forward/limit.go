@@ -75,7 +75,7 @@ func fits(has, one, all, most load) error {
 
 // release gives places back, those of streams among them.
 func (l *limiter) release(all, streams load) {
-	if all.count == 0 {
+	if all == (load{}) {
 		return
 	}
 	l.mu.Lock()

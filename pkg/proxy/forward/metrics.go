@@ -36,7 +36,7 @@ func newMetrics(reg prometheus.Registerer, f *Forwarder) *metrics {
 		with.NewGaugeFunc(prometheus.GaugeOpts{Namespace: "logproxy", Subsystem: "forward", Name: name, Help: help}, v)
 	}
 	gauge("produce_records_held", "Produced records without an outcome.", func() float64 { return float64(f.limit.held().count) })
-	gauge("produce_bytes_held", "Bytes of produced records without an outcome.", func() float64 { return float64(f.limit.held().bytes) })
+	gauge("produce_bytes_held", "Bytes of produced records without an outcome, and of those told so while their batch is kept to be sent again.", func() float64 { return float64(f.limit.held().bytes) })
 	gauge("sessions", "Named sessions remembered.", func() float64 { return float64(f.sessions.len()) })
 	gauge("tails", "Consume streams of clients.", func() float64 { return float64(f.fanout.stats().tails) })
 	gauge("tails_sharing", "Consume streams that share a fetch with others.", func() float64 { return float64(f.fanout.stats().sharing) })
