@@ -32,7 +32,8 @@ type unread struct {
 	stuck    atomic.Int64   // at the last look
 }
 
-// endedOfOne is how many streams of one connection are ended before it is closed.
+// endedOfOne is how many streams of one connection are ended before it is closed. One
+// of them is forgotten an hour.
 const endedOfOne = 64
 
 // sending is a stream that notes when it is in a send.

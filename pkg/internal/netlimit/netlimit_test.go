@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -152,4 +153,26 @@ func TestBudgetLeavesRoom(t *testing.T) {
 		require.LessOrEqual(t, b.New+b.Kept+2*netlimit.Aside(files), files*4/5, "%d files", files)
 	}
 	require.Positive(t, netlimit.Files())
+}
+
+func TestStrikesAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		near, far := net.Pipe()
+		defer far.Close()
+		c := netlimit.NewNewest(1, nil).Add(near)
+		defer c.Close()
+		for range 365 {
+			require.Equal(t, 1, c.Strike(), "who is slow once a day begins anew each day")
+			time.Sleep(24 * time.Hour)
+		}
+		for i := range 40 {
+			require.Equal(t, i+1, c.Strike(), "at once they add up")
+		}
+		time.Sleep(10*time.Hour + 50*time.Minute)
+		require.Equal(t, 31, c.Strike(), "one an hour is forgotten")
+		time.Sleep(10 * time.Minute)
+		require.Equal(t, 31, c.Strike(), "and what is left of an hour is not lost")
+		time.Sleep(30 * time.Minute)
+		require.Equal(t, 32, c.Strike())
+	})
 }

@@ -4,7 +4,7 @@ import (
 	"container/list"
 	"net"
 	"sync"
-	"sync/atomic"
+	"time"
 )
 
 // Newest holds connections of which the oldest is closed when there are too many.
@@ -31,8 +31,14 @@ type Conn struct {
 	gate  *Gate         // it counts there; guarded by of.mu; nil before Keep and after Close
 	who   string        // for whom; guarded by of.mu
 
-	strikes atomic.Int64
+	strikes int       // as of counted, none of them forgotten since; guarded by of.mu
+	counted time.Time // guarded by of.mu
 }
+
+// strikeLasts is how long it takes until one strike is forgotten. What is held against
+// a connection may have left something behind with us that goes with the connection
+// only, so that it is long.
+const strikeLasts = time.Hour
 
 // Add takes c in, and closes the oldest if that is one too many.
 func (n *Newest) Add(c net.Conn) *Conn {
@@ -84,7 +90,20 @@ func (c *Conn) KeepFor(g *Gate, who string) error {
 }
 
 // Strike counts something held against the connection, and answers how often that was.
-func (c *Conn) Strike() int { return int(c.strikes.Add(1)) }
+// One is forgotten an hour, so that who is slow now and then is not ended for it.
+func (c *Conn) Strike() int {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	now := time.Now()
+	if forgotten := int(now.Sub(c.counted) / strikeLasts); forgotten < c.strikes {
+		c.strikes -= forgotten
+		c.counted = c.counted.Add(time.Duration(forgotten) * strikeLasts)
+	} else {
+		c.strikes, c.counted = 0, now
+	}
+	c.strikes++
+	return c.strikes
+}
 
 // Close closes the connection. Calling it again is harmless.
 func (c *Conn) Close() error {
