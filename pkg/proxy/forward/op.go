@@ -31,6 +31,7 @@ type op struct {
 	client *client // set from the time it is queued
 	lane   *lane   // nil for a unary produce
 	size   int     // what it counts in the bounds
+	cost   int     // what its client was charged for it in the queue
 	// Times are nanoseconds since the forwarder was made. due is 0 without a
 	// deadline of the client's.
 	queued, due int64

@@ -31,6 +31,7 @@ func (q *fairQueue) first() *client {
 // it goes ahead.
 func (q *fairQueue) serve(c *client, cost int) *op {
 	o := c.waiting.head
+	o.cost = cost
 	if c == q.line[0] {
 		q.now = c.start
 	}
@@ -51,10 +52,20 @@ func (q *fairQueue) pushBack(o *op) {
 	q.added(o)
 }
 
-// pushFront puts back what was served and not sent.
+// pushFront puts back the op that was served last of those that were not put back, and
+// its client is charged nothing for it. The present is then no later than when it was
+// served: else its client would lose what it had saved up for it.
 func (q *fairQueue) pushFront(o *op) {
-	o.client.waiting.pushFront(o)
+	c := o.client
+	if c.owed -= o.cost; c.owed < 0 {
+		c.start -= min(c.start, uint64(-c.owed))
+		c.owed = 0
+	}
+	o.cost = 0
+	q.now = min(q.now, c.start)
+	c.waiting.pushFront(o)
 	q.added(o)
+	q.up(c.slot)
 }
 
 func (q *fairQueue) added(o *op) {

@@ -30,6 +30,33 @@ func (q *fairQueue) check(t *testing.T, clients []*client) {
 
 const maxOpBytes = 3000
 
+// What was served and put back was not had: whose turn it was, its turn it is again.
+func TestARecallCostsNothing(t *testing.T) {
+	const size, batch = 2000, 5
+	var q fairQueue
+	had, owed := &client{}, &client{}
+	serve := func(c *client) *op { return q.serve(c, c.waiting.head.size) }
+	for _, c := range []*client{had, owed} {
+		for range 4 * batch {
+			q.pushBack(&op{client: c, size: size})
+		}
+	}
+	for range batch {
+		serve(had)
+	}
+	for range 3 {
+		var b []*op
+		for range batch {
+			require.Same(t, owed, q.first(), "the other has had %d more", batch-len(b))
+			b = append(b, serve(owed))
+		}
+		for _, o := range slices.Backward(b) {
+			q.pushFront(o)
+		}
+		q.check(t, []*client{had, owed})
+	}
+}
+
 // Whatever comes, goes and is put back, a client's ops leave in their order, and of
 // two clients that have something waiting all the time none is served more than the
 // other by a record and a step.
@@ -96,6 +123,7 @@ func TestFairQueue(t *testing.T) {
 				for _, o := range slices.Backward(batch) {
 					q.pushFront(o)
 					model[o.client] = append([]*op{o}, model[o.client]...)
+					served[o.client] -= o.size
 				}
 			case 5: // one that goes ahead
 				if c.waiting.n > 0 && c != a && c != b {
