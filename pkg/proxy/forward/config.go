@@ -59,7 +59,7 @@ type Config struct {
 	Addr       func() string // the proxy's address in GetServers
 
 	HoldTimeout    time.Duration // the longest a produce waits without a leader's progress; 10 s
-	HoldRecords    int           // produces without an outcome, over all clients; 65,536
+	HoldRecords    int           // produces without an outcome, over all clients; 10,000
 	HoldBytes      int64         // their bytes; 64 MiB
 	AckTimeout     time.Duration // a leader with batches outstanding is silent for this long: reopen; 3 s
 	IdleTimeout    time.Duration // an append stream without work closes after it; 60 s
@@ -70,7 +70,7 @@ type Config struct {
 	ShareBytes     int64         // fetched records kept for consume streams that read along; 64 MiB (64 KiB a fetch more)
 	MaxRecordBytes int           // 1 MiB less 4 KiB
 	MaxAppenders   int           // principals with an append stream at a time; 1,024
-	MaxSessions    int           // sessions remembered; 65,536
+	MaxSessions    int           // sessions remembered; 10,000
 	StreamRecords  int           // records of one ProduceStream without an answer; 4,096
 	StreamBytes    int           // their bytes; 1 MiB (one record more is let in)
 
@@ -137,7 +137,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.Logger = hclog.NewNullLogger()
 	}
 	orDefault(&c.HoldTimeout, 10*time.Second)
-	orDefault(&c.HoldRecords, 65536)
+	orDefault(&c.HoldRecords, 10_000)
 	orDefault(&c.HoldBytes, 64<<20)
 	orDefault(&c.AckTimeout, 3*time.Second)
 	orDefault(&c.IdleTimeout, 60*time.Second)
@@ -148,7 +148,7 @@ func (c Config) withDefaults() (Config, error) {
 	orDefault(&c.ShareBytes, 64<<20)
 	orDefault(&c.MaxRecordBytes, 1<<20-4<<10)
 	orDefault(&c.MaxAppenders, 1024)
-	orDefault(&c.MaxSessions, 65536)
+	orDefault(&c.MaxSessions, 10_000)
 	orDefault(&c.StreamRecords, 4096)
 	orDefault(&c.StreamBytes, 1<<20)
 	return c, errors.Join(errs...)

@@ -172,7 +172,7 @@ func TestAFloodOfRequestIDs(t *testing.T) {
 	c.lead("a")
 	step := make(chan struct{})
 	c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error { <-step; return nil }
-	p := newProxy(t, c, patient)
+	p := newProxy(t, c, func(cfg *forward.Config) { patient(cfg); cfg.HoldRecords = 65536 })
 	flooder := p.another()
 	for i := range 100 {
 		go func() {
