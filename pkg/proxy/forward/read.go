@@ -29,6 +29,10 @@ const (
 // the client, when the client's deadline passes.
 const longEnough = 250 * time.Millisecond
 
+// sameMoment is how much earlier than here a node may see a deadline pass: it has it
+// rounded, and by its own clock.
+const sameMoment = 10 * time.Millisecond
+
 // errNoNode means that no node is left to try for now.
 var errNoNode = errors.New("no node to read from")
 
@@ -223,6 +227,9 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 		err = call(try, up, isLeader)
 		release()
 		cancel()
+		if status.Code(err) == codes.DeadlineExceeded && time.Until(deadline) <= sameMoment {
+			<-ctx.Done() // the node saw the client's deadline pass a little before us
+		}
 		if err == nil {
 			up.Answered()
 			r.f.reads.done(1)
