@@ -41,6 +41,7 @@ type appender struct {
 	lastAck    int64  // guarded by mu
 	acks       int    // batches acknowledged on the stream that is open now; guarded by mu
 
+	crowd    peak      // records waiting and under way; guarded by mu
 	most     peak      // bytes held by the client that held most; guarded by mu
 	hurried  []*client // light ones, those with something waiting among them; guarded by mu
 	unevenAt int64     // a light client's record last came beside a heavy one's, 0: never; guarded by mu
@@ -96,6 +97,7 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 	c.held.add(load{1, int64(o.size)})
 	a.weigh(c, o.queued)
 	a.queue.pushBack(o)
+	a.crowd.see(int64(a.queue.n+a.underWay()), o.queued)
 	if a.stalled != 0 {
 		a.f.metrics.held.Inc()
 		if o.due != 0 && o.due < a.nextDue-int64(expireStep) {

@@ -82,10 +82,12 @@ type Config struct {
 // remembers that many of each for deduplication.
 const window = 5
 
-// ahead is how many batches are sent whatever is in them; worthwhile is how many
-// bytes must be waiting for another.
+// ahead is how many batches are sent whatever is in them, but for the second where
+// there were crowded records of late (gathers); worthwhile is how many bytes must be
+// waiting for another.
 const (
 	ahead      = 2
+	crowded    = 8
 	worthwhile = 64 << 10
 )
 

@@ -130,7 +130,7 @@ func TestALightClientGoesIntoTheNextBatch(t *testing.T) {
 func TestABatchIsSharedEvenly(t *testing.T) {
 	const batch, each = 32 << 10, 240 << 10
 	c := newCluster(t, "a")
-	p := newProxy(t, c, func(cfg *forward.Config) { cfg.BatchBytes = batch })
+	p := newProxy(t, c, func(cfg *forward.Config) { cfg.BatchBytes, cfg.HoldRecords = batch, 1<<16 })
 	sizes := map[byte]int{'a': 100, 'b': 1000, 'c': 4000}
 	total := 0
 	for name, size := range sizes {

@@ -98,7 +98,7 @@ func (a *appender) room() whom {
 	switch n := len(a.inflight); {
 	case a.paused || n >= window || a.queue.n == 0:
 		return nobody
-	case n < ahead:
+	case n < ahead && !a.gathers():
 		return anybody
 	}
 	now, solo := a.f.now(), a.queue.first().waiting.head.solo()
@@ -115,6 +115,26 @@ func (a *appender) room() whom {
 		return anybody
 	}
 	return nobody
+}
+
+// gathers says whether what waits should become more first. Many clients that each
+// wait for an answer come back at about the same time: the first of them alone would
+// make a batch that costs both sides as much as one of half of them does. It waits for
+// half of those there are, and no longer than what is under way does. mu is held.
+func (a *appender) gathers() bool {
+	if len(a.inflight) == 0 {
+		return false
+	}
+	crowd := a.crowd.lately(a.f.now())
+	return crowd >= crowded && int64(a.queue.n)*2 < crowd
+}
+
+// underWay counts the records in batches without an outcome. mu is held.
+func (a *appender) underWay() (n int) {
+	for _, b := range a.inflight {
+		n += int(b.count)
+	}
+	return n
 }
 
 // take makes the next batch of what is waiting, for whom there is room, or nil when

@@ -170,3 +170,37 @@ func TestPeak(t *testing.T) {
 	require.EqualValues(t, 1, p.lately(13*period))
 	require.Zero(t, p.lately(20*period))
 }
+
+// Clients that each wait for an answer make two batches of half of them, not one of
+// whoever is back first; a few do not wait for each other. (DESIGN.md F7)
+func TestACrowdGathers(t *testing.T) {
+	a := undriven(t, 0)
+	from := newAddr()
+	of := func(n int) map[*client]int { return map[*client]int{a.client(from): n} }
+	a.queues(t, from, nil, 1)
+	require.Equal(t, of(1), a.sends())
+	a.queues(t, from, nil, 1)
+	require.Equal(t, of(1), a.sends(), "two are no crowd")
+	a.queues(t, from, nil, 30)
+	require.Nil(t, a.sends())
+	a.settles()
+	require.Equal(t, of(30), a.sends())
+	a.settles() // the thirty are under way, and the two come back
+	a.queues(t, from, nil, 2)
+	require.Nil(t, a.sends())
+	a.settles()
+	require.Equal(t, of(2), a.sends(), "nothing is under way")
+	for range 15 {
+		a.queues(t, from, nil, 1)
+		require.Nil(t, a.sends(), "the others are on their way")
+	}
+	a.queues(t, from, nil, 1)
+	require.Equal(t, of(16), a.sends(), "half of them")
+	a.settles()
+	a.queues(t, from, nil, 3)
+	require.Nil(t, a.sends())
+	a.mu.Lock()
+	a.crowd = peak{} // it is long ago
+	a.mu.Unlock()
+	require.Equal(t, of(3), a.sends())
+}
