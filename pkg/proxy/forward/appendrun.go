@@ -106,6 +106,9 @@ func (a *appender) learn(up route.Upstream, err error, h *hint) (hop bool, after
 			*h = hint{}
 			return false, 0
 		}
+		if from == h.id && nl.Term < h.term {
+			*h = hint{} // whom it is about knows of no such term
+		}
 		next := hint{nl.Leader, nl.Term}
 		hop = next != *h && nl.Term >= h.term
 		if hop {

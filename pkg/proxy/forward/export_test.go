@@ -16,3 +16,19 @@ func (f *Forwarder) Stalled() bool {
 	}
 	return false
 }
+
+// FirstInDoubt says whether the first batch of an epoch has no outcome yet. A log that
+// forgets its producer then takes it for new when it comes again.
+func (f *Forwarder) FirstInDoubt() bool {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	for _, a := range f.appenders {
+		a.mu.Lock()
+		doubt := len(a.inflight) > 0 && a.inflight[0].first == 0
+		a.mu.Unlock()
+		if doubt {
+			return true
+		}
+	}
+	return false
+}

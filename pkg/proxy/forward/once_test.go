@@ -19,6 +19,16 @@ func (c *fakeCluster) forget() {
 	clear(c.producers)
 }
 
+// forgetUnless is forget, but not while there is doubt: nothing is appended between the
+// question and the forgetting.
+func (c *fakeCluster) forgetUnless(doubt func() bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !doubt() {
+		clear(c.producers)
+	}
+}
+
 // P3: a producer that the log has forgotten starts anew, with what the refusal says
 // was not appended; its client notices nothing.
 func TestForgottenProducerStartsAnew(t *testing.T) {

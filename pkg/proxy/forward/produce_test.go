@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -223,6 +224,27 @@ func produceAsync(t *testing.T, p *proxy, v string) <-chan error {
 	ctx := ctxFor(t, 30*time.Second)
 	go func() { _, err := p.Produce(ctx, rec(v)); got <- err }()
 	return got
+}
+
+// A leader of a term that never was is forgotten as soon as the node that is said to
+// be it names another. Otherwise nothing would ever be appended again.
+func TestALeaderThatNeverWasIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "a", "b")
+		c.lead("a")
+		lies := 1
+		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error {
+			if lies--; lies < 0 {
+				return nil
+			}
+			return apierr.NotLeader{Leader: "b", Term: 99}
+		}
+		p := newProxy(t, c, nil)
+		begun := time.Now()
+		_, err := p.Produce(context.Background(), rec("x"))
+		require.NoError(t, err)
+		require.Less(t, time.Since(begun), time.Second)
+	})
 }
 
 // One refusal that names the leader is enough, with no new table.

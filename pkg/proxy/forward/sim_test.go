@@ -199,7 +199,7 @@ func simulate(t *testing.T, seed uint64, sum map[string]int) {
 		case 6:
 			c.lead("")
 		case 7:
-			c.forget()
+			c.forgetUnless(p.fwd.FirstInDoubt)
 		case 8:
 			c.elect(ids[rng.IntN(3)])
 		}
