@@ -286,36 +286,41 @@ func TestLeastRequestAvoidsAFollowerThatHangs(t *testing.T) {
 // follower without any, which has just come back, gets the next ones; and with
 // them the unary reads, until the others have no more than it has.
 func TestLeastRequestCountsStreamsAsOpenCalls(t *testing.T) {
-	c, p, publish := spreading(t, 100, balance.NameLeastRequest, "b", "c")
-	p.tails(t, 40, nil)
-	_, streams := c.counted()
-	require.Equal(t, map[string]int{"b": 20, "c": 20}, streams, "of two, the one with fewer is next")
+	// In virtual time no heartbeat comes while c is out of the table: its streams stay.
+	synctest.Test(t, func(t *testing.T) {
+		c, p, publish := spreading(t, 100, balance.NameLeastRequest, "b", "c")
+		p.tails(t, 40, nil)
+		_, streams := c.counted()
+		require.Equal(t, map[string]int{"b": 20, "c": 20}, streams, "of two, the one with fewer is next")
 
-	publish("b")
-	var open []context.CancelFunc
-	for i := range 10 {
-		ctx, cancel := context.WithCancel(ctxFor(t, time.Minute, "who", "more-"+strconv.Itoa(i)))
-		open = append(open, cancel)
-		s, err := p.ConsumeStream(ctx, &logv1.ConsumeRequest{Offset: 50})
-		require.NoError(t, err)
-		_, err = s.Recv()
-		require.NoError(t, err)
-	}
-	publish("b", "c")
-	p.consume(t, 40, nil) // at most eight at a time
-	unary, _ := c.counted()
-	require.Equal(t, map[string]int{"c": 40}, unary, "b has ten streams more")
+		publish("b")
+		var open []context.CancelFunc
+		for i := range 10 {
+			ctx, cancel := context.WithCancel(ctxFor(t, time.Minute, "who", "more-"+strconv.Itoa(i)))
+			open = append(open, cancel)
+			s, err := p.ConsumeStream(ctx, &logv1.ConsumeRequest{Offset: 50})
+			require.NoError(t, err)
+			_, err = s.Recv()
+			require.NoError(t, err)
+		}
+		publish("b", "c")
+		p.consume(t, 40, nil) // at most eight at a time
+		unary, _ := c.counted()
+		require.Equal(t, map[string]int{"c": 40}, unary, "b has ten streams more")
 
-	for _, end := range open {
-		end()
-	}
-	waitUntil(t, func() bool { return c.nodes["b"].InFlight() == 20 })
-	for i := range 200 {
-		_, err := p.Consume(ctxFor(t, time.Minute), &logv1.ConsumeRequest{Offset: uint64(i % 100)})
-		require.NoError(t, err)
-	}
-	unary, _ = c.counted()
-	require.InDelta(t, 100, unary["b"], 50, "%v", unary) // seven deviations of a coin
+		for _, end := range open {
+			end()
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		require.EqualValues(t, 20, c.nodes["b"].InFlight())
+		for i := range 200 {
+			_, err := p.Consume(ctxFor(t, time.Minute), &logv1.ConsumeRequest{Offset: uint64(i % 100)})
+			require.NoError(t, err)
+		}
+		unary, _ = c.counted()
+		require.InDelta(t, 100, unary["b"], 50, "%v", unary) // seven deviations of a coin
+	})
 }
 
 // waitUntil waits for what no channel tells.
