@@ -286,13 +286,14 @@ func TestLeastRequestAvoidsAFollowerThatHangs(t *testing.T) {
 // follower without any, which has just come back, gets the next ones; and with
 // them the unary reads, until the others have no more than it has.
 func TestLeastRequestCountsStreamsAsOpenCalls(t *testing.T) {
-	// In virtual time no heartbeat comes while c is out of the table: its streams stay.
+	// In virtual time nothing comes while c is out of the table, so its streams stay.
 	synctest.Test(t, func(t *testing.T) {
 		c, p, publish := spreading(t, 100, balance.NameLeastRequest, "b", "c")
 		p.tails(t, 40, nil)
 		_, streams := c.counted()
 		require.Equal(t, map[string]int{"b": 20, "c": 20}, streams, "of two, the one with fewer is next")
 
+		synctest.Wait() // all have read what there is
 		publish("b")
 		var open []context.CancelFunc
 		for i := range 10 {
