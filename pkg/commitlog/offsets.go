@@ -347,6 +347,8 @@ func (l *Log) rewind(next uint64) error {
 	end := next
 	if keep > 0 {
 		end = l.recent[keep-1].next()
+	} else if l.offsetFile != nil {
+		end = l.offsetFile.first // if that is lower, its first record does not verify
 	}
 	if f := l.offsetFile; f != nil {
 		if err := f.handle.file.Truncate(f.place(keep)); err != nil {

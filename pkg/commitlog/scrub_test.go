@@ -225,6 +225,35 @@ func TestScrubGoesOn(t *testing.T) {
 	require.NoError(t, l.Close())
 }
 
+// Rewind into a sealed file that has rotted since Open finds it, whichever record it
+// is: an older checkpoint has to be restored.
+func TestRewindIntoARottenFile(t *testing.T) {
+	for rec := range 4 {
+		mem := memfs.New()
+		o := small(mem) // eight batches a file
+		l, err := commitlog.Open(o)
+		require.NoError(t, err)
+		es := entries(1, 20, 1, 60)
+		require.NoError(t, l.Append(es))
+		require.NoError(t, l.Publish(batches(es, 0, 1)))
+		require.NoError(t, l.SyncOffsets())
+		require.NoError(t, l.Close())
+		l, err = commitlog.Open(o)
+		require.NoError(t, err)
+		require.NoError(t, mem.Corrupt(fmt.Sprintf("%s/%020d.off", dir, 8), int64(rec+1)*56+3, 1))
+		var gap *commitlog.OffsetGapError
+		switch err := l.Rewind(11); {
+		case rec < 3:
+			require.ErrorAs(t, err, &gap, "record %d", rec)
+			require.Equal(t, uint64(8+rec), gap.Want)
+			require.Equal(t, gap.Want, l.Visible())
+		default:
+			require.NoError(t, err, "it is cut off")
+		}
+		require.NoError(t, l.Close())
+	}
+}
+
 // A repair that ends while the scrub is in the middle of a segment is not undone
 // by what the scrub had read before.
 func TestScrubWhileItsFindIsRepaired(t *testing.T) {
