@@ -53,8 +53,13 @@ func (s *scrubber) pass(ctx context.Context) error {
 		}
 		return s.pace.wait(ctx, bytes)
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		s.note = ScrubNote{Passes: s.note.Passes + 1, Finished: time.Now()}
+	case ctx.Err() == nil:
+		// What did not read would end every pass from here on before it has read what
+		// comes earlier.
+		s.note = ScrubNote{Passes: s.note.Passes, Finished: s.note.Finished}
 	}
 	s.write()
 	return err

@@ -3,7 +3,10 @@ package replica_test
 import (
 	"errors"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,12 +20,12 @@ import (
 )
 
 // scrubbed runs a node alone that has about 120 KiB to scrub, 1 KiB a second.
-func scrubbed(t *testing.T, use func(n *node, refuseNotes *faultfs.Switch)) {
+func scrubbed(t *testing.T, use func(n *node, refuseNotes *faultfs.Switch), more ...faultfs.Rule) {
 	synctest.Test(t, func(t *testing.T) {
 		refuse := &faultfs.Switch{}
 		c := newCluster(t, func(cfg *replica.Config) {
 			cfg.SegmentBytes, cfg.Dir, cfg.ScrubRate = 4096, "/data", 1024
-			cfg.FS = faultfs.Wrap(cfg.FS, faultfs.When(
+			cfg.FS = faultfs.Wrap(faultfs.Wrap(cfg.FS, more...), faultfs.When(
 				faultfs.All(refuse.On, faultfs.Is(faultfs.Write), faultfs.Name("*scrubbed*")), faultfs.Fail(errors.New("it does not write"))))
 		})
 		mem := memfs.New()
@@ -113,4 +116,29 @@ func TestAScrubWithoutItsNote(t *testing.T) {
 		require.InDelta(t, 120<<10, n.r.Stats().Scrub.Bytes, 25<<10)
 		require.NoError(t, n.stop())
 	})
+}
+
+// A segment that does not read ends each pass, and what is before it is read in each.
+func TestAScrubThatCannotReadOnBeginsAnew(t *testing.T) {
+	var sick faultfs.Switch
+	var bad atomic.Pointer[string]
+	scrubbed(t, func(n *node, _ *faultfs.Switch) {
+		require.NoError(t, n.stop()) // so that segments are known by their names
+		n.start()
+		n.await("to lead", func(v replica.View) bool { return v.IsLeader })
+		names, err := n.fs.List("/data/log")
+		require.NoError(t, err)
+		names = slices.DeleteFunc(names, func(s string) bool { return path.Ext(s) != ".seg" })
+		slices.Sort(names)
+		bad.Store(&names[len(names)/2])
+		sick.Set(true)
+		time.Sleep(3 * time.Minute)
+		require.Zero(t, n.r.Stats().Scrub.Passes, "none gets through")
+		require.NoError(t, n.fs.Corrupt("/data/log/"+names[1], 200, 1))
+		require.Eventually(t, func() bool { return n.r.Stats().Damaged > 0 }, 5*time.Minute, time.Second)
+		sick.Set(false)
+		require.NoError(t, n.stop())
+	}, faultfs.When(faultfs.All(sick.On, faultfs.Is(faultfs.Read), func(op faultfs.Op) bool {
+		return path.Base(op.Path) == *bad.Load() && op.Place > 0
+	}), faultfs.Fail(errors.New("it does not read"))))
 }
