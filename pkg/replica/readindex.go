@@ -44,7 +44,11 @@ func (r *Replica) ReadIndex(ctx context.Context) (position uint64, err error) {
 	case err != nil:
 		return 0, err
 	}
-	return r.store.Log().Visible(), nil
+	position = r.store.Log().Visible()
+	if r.engine.Load() != e {
+		return 0, e.notLeader() // a Raft that starts again shows less until it has replayed
+	}
+	return position, nil
 }
 
 // readRound confirms this node's leadership for the calls that share it, and gives
