@@ -43,10 +43,11 @@ func (a *appender) weigh(c *client, now int64) {
 }
 
 // light says whether c holds so much less than the heaviest that it would wait for
-// that one's records, and not for its own. mu is held.
+// that one's records, and not for its own. What it has held for long counts too. mu is
+// held.
 func (a *appender) light(c *client, now int64) bool {
 	most := a.most.lately(now)
-	return most >= heavyBytes && c.most.lately(now)*lightPart <= most
+	return most >= heavyBytes && max(c.most.lately(now), c.held.bytes)*lightPart <= most
 }
 
 // uneven says whether light clients came beside heavy ones of late. Then what is under

@@ -106,6 +106,23 @@ func TestNobodyIsLightBesideLittle(t *testing.T) {
 	require.Nil(t, a.sends())
 }
 
+// A client that holds much is not light for having sent nothing of late.
+func TestWhoWaitsForLongIsNotLight(t *testing.T) {
+	a := undriven(t, 0)
+	first, last := newAddr(), newAddr()
+	a.queues(t, first, nil, 100)
+	a.mu.Lock()
+	a.client(first).most = peak{} // it is long ago
+	a.mu.Unlock()
+	a.queues(t, last, nil, 100)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	now := a.f.now()
+	require.False(t, a.light(a.client(first), now))
+	a.client(first).held = load{}
+	require.True(t, a.light(a.client(first), now))
+}
+
 // However many light clients there are, a heavy one has a share of half of each batch.
 func TestManyLightClientsStarveNobody(t *testing.T) {
 	a := undriven(t, 0)
