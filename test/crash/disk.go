@@ -16,8 +16,8 @@ type disk struct {
 	*memfs.FS
 	lie       lie // nil: honest
 	full      bool
-	failSync  int // the so manyth sync from now on fails; 0: none
-	failWrite int // likewise, and that write stops in the middle
+	failSync  int        // the so manyth sync from now on fails; 0: none
+	failWrite int        // likewise, and that write stops in the middle
 	opening   sync.Mutex // Open opens many files at once, and nothing else happens then
 	open      map[string][]*file
 }
