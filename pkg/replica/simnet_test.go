@@ -220,48 +220,53 @@ func (p *simPipe) end(err error) {
 
 func (p *simPipe) read(b []byte) (int, error) {
 	for {
-		p.mu.Lock()
-		now := time.Now()
-		var next time.Time
-		if len(p.rest) == 0 && len(p.pieces) > 0 && !errors.Is(p.err, syscall.ECONNRESET) {
-			if at := p.pieces[0].at; !at.IsZero() && !at.After(now) {
-				p.rest = p.pieces[0].data
-				p.pieces = p.pieces[1:]
-			} else {
-				next = at
-			}
-		}
+		n, next, err := p.arrived(b)
 		switch {
-		case errors.Is(p.err, syscall.ECONNRESET) || errors.Is(p.err, net.ErrClosed):
-			p.mu.Unlock()
-			return 0, p.err
-		case len(p.rest) > 0:
-			n := copy(b, p.rest)
-			p.rest = p.rest[n:]
-			p.mu.Unlock()
-			return n, nil
-		case p.err != nil && len(p.pieces) == 0:
-			p.mu.Unlock()
-			return 0, p.err
-		case !p.deadline.IsZero() && !p.deadline.After(now):
-			p.mu.Unlock()
-			return 0, os.ErrDeadlineExceeded
-		}
-		if d := p.deadline; !d.IsZero() && (next.IsZero() || d.Before(next)) {
-			next = d
-		}
-		p.mu.Unlock()
-		if next.IsZero() {
+		case n > 0 || err != nil:
+			return n, err
+		case next.IsZero():
 			<-p.wake
 			continue
 		}
-		timer := time.NewTimer(next.Sub(now))
+		timer := time.NewTimer(time.Until(next))
 		select {
 		case <-p.wake:
 		case <-timer.C:
 		}
 		timer.Stop()
 	}
+}
+
+// arrived copies what has come into b, or says why nothing will, or when to look
+// again: at next, if it is not zero, and whenever p wakes.
+func (p *simPipe) arrived(b []byte) (n int, next time.Time, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if len(p.rest) == 0 && len(p.pieces) > 0 && !errors.Is(p.err, syscall.ECONNRESET) {
+		if at := p.pieces[0].at; !at.IsZero() && !at.After(now) {
+			p.rest = p.pieces[0].data
+			p.pieces = p.pieces[1:]
+		} else {
+			next = at
+		}
+	}
+	switch {
+	case errors.Is(p.err, syscall.ECONNRESET) || errors.Is(p.err, net.ErrClosed):
+		return 0, next, p.err
+	case len(p.rest) > 0:
+		n = copy(b, p.rest)
+		p.rest = p.rest[n:]
+		return n, next, nil
+	case p.err != nil && len(p.pieces) == 0:
+		return 0, next, p.err
+	case !p.deadline.IsZero() && !p.deadline.After(now):
+		return 0, next, os.ErrDeadlineExceeded
+	}
+	if d := p.deadline; !d.IsZero() && (next.IsZero() || d.Before(next)) {
+		next = d
+	}
+	return 0, next, nil
 }
 
 // simConn is one end of a connection.
