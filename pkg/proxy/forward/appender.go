@@ -30,6 +30,7 @@ type appender struct {
 	running  bool                 // run has been started and has not ended; guarded by mu
 	retired  bool                 // no longer in the registry: nothing may be queued; guarded by mu
 	paused   bool                 // no leader is known: nothing new is sent; guarded by mu
+	stream   *appendStream        // that takes batches, or nil; guarded by mu
 	idle     bool                 // the sender sleeps on work; guarded by mu
 	waiting  bool                 // run sleeps on news without a stream; guarded by mu
 	// stalled is when the leader stopped making progress, 0 while it makes some.
@@ -67,12 +68,23 @@ var errRetired = errors.New("appender is retired")
 
 // enqueue takes o, which came over the connection from, if there is room for it:
 // errFull and errShare mean that there is none. After an error o is still the caller's.
+// When little is going on, the caller's goroutine sends it; that does not block.
 func (a *appender) enqueue(o *op, from net.Addr) error {
 	o.queued = a.f.now()
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	s, err := a.push(o, from)
+	a.mu.Unlock()
+	if s != nil {
+		s.sendNow()
+	}
+	return err
+}
+
+// push is enqueue up to the sending, for which it answers with a stream, whose turn
+// it has, or wakes the sender. mu is held.
+func (a *appender) push(o *op, from net.Addr) (*appendStream, error) {
 	if a.retired {
-		return errRetired
+		return nil, errRetired
 	}
 	var c *client
 	if o.lane != nil {
@@ -81,15 +93,15 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 		c = a.clientOf(from)
 	}
 	if c.over {
-		return apierr.NotSent{}
+		return nil, apierr.NotSent{}
 	}
 	if err := a.f.limit.take(c.held, o.size, o.lane != nil); err != nil {
-		return err
+		return nil, err
 	}
 	if !a.running {
 		if !a.f.spawn(a.run) {
 			a.f.limit.release(o.load())
-			return apierr.Draining{}
+			return nil, apierr.Draining{}
 		}
 		a.running = true
 	}
@@ -104,8 +116,24 @@ func (a *appender) enqueue(o *op, from net.Addr) error {
 			signal(a.news)
 		}
 	}
+	if s := a.direct(o.queued); s != nil {
+		return s, nil
+	}
 	a.rouse()
-	return nil
+	return nil, nil
+}
+
+// direct is the stream that whoever queued what waits may send it on, with the turn to,
+// or nil. It spares waking the sender, where that is what a call waits for: nothing is
+// under way, and no crowd is coming of which a batch would be worth more. As nothing is
+// under way gRPC has room, so that it does not block. mu is held.
+func (a *appender) direct(now int64) *appendStream {
+	s := a.stream
+	if !a.idle || s == nil || s.ctx.Err() != nil || len(a.inflight) > 0 || a.room() == nobody ||
+		a.crowd.lately(now) >= crowded || !s.turn.TryLock() {
+		return nil
+	}
+	return s
 }
 
 // rouse wakes whoever has to do with the queue's head. mu is held.

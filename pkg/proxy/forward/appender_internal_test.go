@@ -2,10 +2,12 @@ package forward
 
 import (
 	"bytes"
+	"context"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/mem"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
@@ -52,6 +54,91 @@ func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
 	require.Len(t, told, 1)
 	require.Equal(t, uint64(7), told[0].offset)
 	require.Error(t, err, "and then the one that waited")
+}
+
+// What nobody else's batch is under way for is sent by who queued it, which spares a
+// call that waits alone the sender's waking up. (DESIGN.md F7)
+func TestALoneCallIsSentByItsOwn(t *testing.T) {
+	f, err := New(Config{Holder: new(route.Holder)})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	a := newAppender(f, "p")
+	a.running = true // nobody drives it but the test
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	cs := &sentBatches{ctx: ctx}
+	s := &appendStream{a: a, ctx: ctx, cancel: cancel, cs: cs}
+	queue := func(n int) {
+		t.Helper()
+		for range n {
+			rec := []byte("r")
+			o := &op{rec: rec, buf: mem.SliceBuffer(rec), size: len(rec), done: make(chan struct{}, 1)}
+			require.NoError(t, a.enqueue(o, nil))
+		}
+	}
+	acknowledge := func() {
+		t.Helper()
+		b := a.inflight[0]
+		require.NoError(t, a.acknowledge(&nodev1.AppendResponse{FirstSequence: b.first, Count: b.count}))
+	}
+	wants := func(sent int, woken bool) {
+		t.Helper()
+		require.Equal(t, sent, cs.n)
+		select {
+		case <-a.work:
+			require.True(t, woken, "the sender is woken")
+		default:
+			require.False(t, woken, "nobody wakes the sender")
+		}
+	}
+	a.idle, a.stream = true, s // as when the sender sleeps
+	queue(1)
+	wants(1, false)
+	require.True(t, a.inflight[0].sent)
+	queue(1) // beside what is under way it is the sender's
+	wants(1, true)
+	s.turn.Lock()
+	s.sendNow()
+	wants(2, false)
+	acknowledge()
+	acknowledge()
+
+	s.turn.Lock() // the sender is at work
+	a.idle = true
+	queue(1)
+	wants(2, true)
+	s.sendNow()
+	wants(3, false)
+	acknowledge()
+
+	a.crowd.see(crowded, a.f.now()) // more are coming: the sender may find them too
+	a.idle = true
+	queue(1)
+	wants(3, true)
+	s.turn.Lock()
+	s.sendNow()
+	acknowledge()
+	a.crowd = peak{}
+
+	cancel(errMoved)
+	a.idle = true
+	queue(1)
+	wants(4, true)
+	a.stream = nil
+	require.Empty(t, a.inflight, "it was never sent")
+}
+
+// sentBatches counts what is sent on a stream.
+type sentBatches struct {
+	grpc.ClientStream
+	ctx context.Context //nolint:containedctx // the stream's
+	n   int
+}
+
+func (s *sentBatches) SendMsg(m any) error {
+	s.n++
+	m.(*encodedMessage).data.Free()
+	return s.ctx.Err()
 }
 
 // A record in very many pieces costs no more than its bytes.

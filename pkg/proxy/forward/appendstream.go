@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -30,9 +31,11 @@ type appendStream struct {
 	ctx    context.Context //nolint:containedctx // the stream's life
 	cancel context.CancelCauseFunc
 	began  int64
-	opened bool          // the node's connection took the stream; guarded by a.mu
-	done   chan struct{} // closed when both goroutines are over
-	err    error         // how it ended; readable after done
+	opened bool              // the node's connection took the stream; guarded by a.mu
+	cs     grpc.ClientStream // set with opened
+	turn   sync.Mutex        // held from taking a batch until it is sent; taken before a.mu, or tried under it
+	done   chan struct{}     // closed when nobody sends or receives any more
+	err    error             // how it ended; readable after done
 }
 
 // open starts a stream; it never blocks.
@@ -69,57 +72,76 @@ func (s *appendStream) send() {
 		s.cancel(errBroken)
 	}()
 	s.a.mu.Lock()
-	s.opened = true
+	s.opened, s.cs, s.a.stream = true, cs, s
 	s.a.mu.Unlock()
-	for m := s.next(); m != nil; m = s.next() {
-		if err := cs.SendMsg(m); err != nil {
+	for s.ctx.Err() == nil {
+		sent, err := s.sendNext()
+		if err != nil {
 			break // recv has the reason
+		}
+		if !sent {
+			select {
+			case <-s.a.work:
+			case <-s.ctx.Done():
+			}
 		}
 	}
 	<-received
+	s.a.mu.Lock()
+	s.a.stream = nil
+	s.a.mu.Unlock()
+	s.turn.Lock() // nobody has it any more
 }
 
-// next waits for a batch to send: first those in flight from an earlier stream,
-// then new ones as the window allows. Nil ends the stream.
+// sendNext sends one batch, if there is one to be sent now.
+func (s *appendStream) sendNext() (sent bool, err error) {
+	s.turn.Lock()
+	defer s.turn.Unlock()
+	m := s.next()
+	if m == nil {
+		return false, nil
+	}
+	return true, s.cs.SendMsg(m)
+}
+
+// sendNow is sendNext for who has the turn already. The sender looks after what is
+// left, and recv has the reason when it fails.
+func (s *appendStream) sendNow() {
+	defer s.turn.Unlock()
+	if m := s.next(); m != nil {
+		_ = s.cs.SendMsg(m)
+	}
+}
+
+// next makes a batch ready to be sent: the oldest in flight from an earlier stream, or
+// a new one as the window allows. With nil the sender has to be woken for the next one.
+// The turn is held.
 func (s *appendStream) next() *encodedMessage {
 	a := s.a
-	for s.ctx.Err() == nil {
-		var fin finished
-		a.mu.Lock()
-		b, again := a.unsent(), true
-		if b == nil {
-			again = false
-			if whom := a.room(); whom != nobody {
-				b = a.take(whom, &fin)
-			}
+	var fin finished
+	defer func() { fin.tell(a.f) }()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	b := a.unsent()
+	if b != nil {
+		a.f.metrics.resent.Inc()
+	} else {
+		if whom := a.room(); whom != nobody {
+			b = a.take(whom, &fin)
 		}
 		if b == nil {
 			a.idle = true
-			a.mu.Unlock()
-			fin.tell(a.f)
-			select {
-			case <-a.work:
-			case <-s.ctx.Done():
-			}
-			continue
+			return nil
 		}
-		if again {
-			a.f.metrics.resent.Inc()
-		} else {
-			producer, epoch := a.producer, a.epoch
-			a.mu.Unlock()
-			fin.tell(a.f)
-			b.build(producer, epoch)
-			a.f.metrics.batchRecords.Observe(float64(b.count))
-			a.mu.Lock()
-			b.built = true
-		}
-		b.sent, b.sentAt = true, a.f.now()
-		m := b.message()
+		producer, epoch := a.producer, a.epoch
 		a.mu.Unlock()
-		return m
+		b.build(producer, epoch)
+		a.f.metrics.batchRecords.Observe(float64(b.count))
+		a.mu.Lock()
+		b.built = true
 	}
-	return nil
+	b.sent, b.sentAt = true, a.f.now()
+	return b.message()
 }
 
 // unsent is the oldest batch in flight that is not on the open stream. mu is held.
