@@ -45,6 +45,7 @@ like LOGPROXY_LISTENER_ADDRESS), that over files, those over the defaults.`,
 				if err != nil {
 					return err
 				}
+				defer paceGC()()
 				return cli.Serve(ctx, env, "logproxy agent running!", facts(conf, build, p), p)
 			}
 		},

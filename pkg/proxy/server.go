@@ -38,6 +38,9 @@ const (
 	streamWindowBytes = 256 << 10
 	connWindowBytes   = 1 << 20
 	readBufferBytes   = 8 << 10 // which every connection has, idle or not
+	// streamWorkers are goroutines that take one call after another, so that their
+	// stacks have grown already. Calls beyond get goroutines of their own.
+	streamWorkers = 64
 
 	lookEvery = 500 * time.Millisecond // who has not read for that long does not read
 )
@@ -117,6 +120,7 @@ func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.He
 		grpc.StaticStreamWindowSize(streamWindowBytes),
 		grpc.StaticConnWindowSize(connWindowBytes),
 		grpc.ConnectionTimeout(limits.HandshakeTimeout),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingTime, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
 		grpc.WaitForHandlers(true), // Stop must not return while a handler uses what closes next
