@@ -220,6 +220,43 @@ func TestAppendBoundsWhatIsInFlight(t *testing.T) {
 	}
 }
 
+// Large records wait for each other, where many of them would be more than the node
+// has in flight for everybody.
+func TestProduceStreamBoundsItsBytes(t *testing.T) {
+	r := start(t)
+	r.hold()
+	stream, err := r.client().ProduceStream(ctxOf(t))
+	require.NoError(t, err)
+	const many, fit = 20, 4 // of 2 MiB
+	sent := make(chan error, 1)
+	go func() {
+		req := &logv1.ProduceRequest{Record: &logv1.Record{Value: make([]byte, 500<<10)}}
+		for range many {
+			if err := stream.Send(req); err != nil {
+				sent <- err
+				return
+			}
+		}
+		sent <- nil
+	}()
+	var held []*pending
+	for range fit {
+		held = append(held, <-r.arrived)
+	}
+	for i := range many {
+		require.LessOrEqual(t, r.count(), i+fit)
+		r.settle(held[0], nil)
+		held = held[1:]
+		resp, err := stream.Recv()
+		require.NoError(t, err)
+		require.Equal(t, uint64(i), resp.Offset)
+		if i+fit < many {
+			held = append(held, <-r.arrived)
+		}
+	}
+	require.NoError(t, <-sent)
+}
+
 func TestProduceStreamFailsFromTheFirstFailureOn(t *testing.T) {
 	r := start(t)
 	r.hold()

@@ -11,13 +11,13 @@ var Stored = storedBatch
 
 // TakenAfterEnd counts the messages a stream submits after its end is queued.
 func TakenAfterEnd(messages int) (submissions int) {
-	p := newPipeline(messages, func([]byte) (submitted, error) {
+	p := newPipeline(messages, 1<<20, func([]byte) (submitted, error) {
 		submissions++
 		return submitted{}, nil
 	}, func(submitted, replica.Result) *frame { return nil })
 	p.end(io.EOF)
 	for range messages {
-		p.take(nil)
+		p.take(nil, 0)
 	}
 	return submissions
 }

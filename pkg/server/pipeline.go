@@ -6,6 +6,7 @@ import (
 	"io"
 	"sync"
 
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"github.com/logd-io/logd/pkg/apierr"
@@ -17,6 +18,7 @@ import (
 type submitted struct {
 	seq     uint64 // what the stream calls the batch
 	count   uint32
+	cost    int64 // of the stream's bytes
 	pending Pending
 	err     error
 }
@@ -29,19 +31,23 @@ type pipeline struct {
 	// ack is the acknowledgement of a batch.
 	ack func(b submitted, r replica.Result) *frame
 
-	// slots holds a token for every batch submitted and not acknowledged, so its
-	// capacity bounds what one stream has in flight.
+	// slots holds a token for every batch submitted and not acknowledged, and room
+	// their bytes, so that both bound what one stream has in flight. Who sends more
+	// is not refused but waits.
 	slots chan struct{}
+	room  *semaphore.Weighted
+	bytes int64 // all there is of room
 
 	mu    sync.Mutex
 	ended bool           // guarded by mu; once true, nothing is submitted or queued
 	queue chan submitted // a slot each, and one for the end: sending never blocks
 }
 
-func newPipeline(window int, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
+func newPipeline(window int, bytes int64, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
 	return &pipeline{
 		submit: submit, ack: ack,
 		slots: make(chan struct{}, window),
+		room:  semaphore.NewWeighted(bytes), bytes: bytes,
 		queue: make(chan submitted, window+1),
 	}
 }
@@ -74,7 +80,8 @@ func (p *pipeline) receive(ctx context.Context, stream grpc.ServerStream) {
 			p.end(err)
 			return
 		}
-		if !p.take(in.in) {
+		cost := min(int64(len(in.in)), p.bytes) // a larger one alone
+		if p.room.Acquire(ctx, cost) != nil || !p.take(in.in, cost) {
 			return
 		}
 	}
@@ -82,7 +89,7 @@ func (p *pipeline) receive(ctx context.Context, stream grpc.ServerStream) {
 
 // take submits and queues under one lock, so that nothing is submitted behind
 // the end of the stream. It says whether the stream goes on.
-func (p *pipeline) take(in []byte) bool {
+func (p *pipeline) take(in []byte, cost int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.ended {
@@ -93,6 +100,7 @@ func (p *pipeline) take(in []byte) bool {
 		p.endLocked(err)
 		return false
 	}
+	b.cost = cost
 	p.queue <- b
 	return true
 }
@@ -140,6 +148,7 @@ func (p *pipeline) acknowledge(ctx context.Context, snd *sender) error {
 		if err := snd.send(p.ack(b, r)); err != nil {
 			return err
 		}
+		p.room.Release(b.cost)
 		<-p.slots
 	}
 }

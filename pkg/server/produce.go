@@ -14,11 +14,15 @@ import (
 )
 
 const (
-	// produceWindow is how many records of a ProduceStream may be unacknowledged.
-	produceWindow = 256
+	// produceWindow is how many records of a ProduceStream may be unacknowledged, and
+	// produceBytes of how many bytes: a sixteenth of what a node has in flight, by
+	// default.
+	produceWindow = 1024
+	produceBytes  = 2 << 20
 	// appendWindow is how many batches of an Append stream may be. A proxy keeps
-	// to five.
+	// to five, of 256 KiB or of one record.
 	appendWindow = 16
+	appendBytes  = 8 << 20
 	// maxRequestID bounds logd-request-id in bytes.
 	maxRequestID = 512
 )
@@ -87,7 +91,7 @@ func (s *Server) produceStream(stream grpc.ServerStream) error {
 	if len(metadata.ValueFromIncomingContext(stream.Context(), metaRequestID)) > 0 {
 		return apierr.Invalid{Field: metaRequestID, Why: "names one record; a stream has many"}
 	}
-	return newPipeline(produceWindow, func(in []byte) (submitted, error) {
+	return newPipeline(produceWindow, produceBytes, func(in []byte) (submitted, error) {
 		batch, err := s.one(in)
 		if err != nil {
 			return submitted{}, err
@@ -103,7 +107,7 @@ func (s *Server) produceStream(stream grpc.ServerStream) error {
 // the stream opens.
 func (s *Server) appendStream(stream grpc.ServerStream) error {
 	owner := callerOf(stream.Context()).owner()
-	return newPipeline(appendWindow, func(in []byte) (submitted, error) {
+	return newPipeline(appendWindow, appendBytes, func(in []byte) (submitted, error) {
 		r, err := parseAppend(in)
 		if err != nil {
 			return submitted{}, err
