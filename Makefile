@@ -33,7 +33,7 @@ CRASH_FLAGS  ?=
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check ci clean
+.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check sbom licenses reproducible supply-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -123,6 +123,44 @@ gen-check: $(TOOLS)/gen.stamp ## fail when generated code is not what make gen m
 		echo "pkg/api is not what its .proto files generate: run make gen" >&2; exit 1; \
 	fi
 
+## --- where it comes from ---
+
+MODULES := . test/benchlog test/benchcluster tools/gen tools/lint tools/supply tools/test
+
+sbom: $(TOOLS)/supply.stamp ## bin/sbom: what each program is made of, in CycloneDX's format
+	@mkdir -p $(BIN)/sbom
+	for program in logd logproxy; do \
+		CGO_ENABLED=0 GOFLAGS=-tags=grpcnotrace $(TOOLS)/cyclonedx-gomod app -json -std -licenses \
+			-output $(BIN)/sbom/$$program.cdx.json -main cmd/$$program . || exit 1; \
+	done
+
+licenses: $(TOOLS)/supply.stamp ## write docs/dependencies.md: the modules of both programs and their licences
+	$(TOOLS)/licenses . ./cmd/... >$(BIN)/dependencies.md
+	sed '/^| module/,$$d' docs/dependencies.md | cat - $(BIN)/dependencies.md >$(BIN)/dependencies.new
+	mv $(BIN)/dependencies.new docs/dependencies.md
+
+# Two clones in folders of different names, and nothing taken from a cache of one in the other.
+reproducible: ## build what is committed twice, in different places: the programs are the same to the bit
+	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	for place in one another/place; do \
+		git clone -q . "$$tmp/$$place"; \
+		GOCACHE="$$tmp/cache" $(MAKE) -s -C "$$tmp/$$place" build VERSION=$(VERSION) >/dev/null; \
+		rm -rf "$$tmp/cache"; \
+	done; \
+	for program in logd logproxy; do \
+		cmp "$$tmp/one/bin/$$program" "$$tmp/another/place/bin/$$program"; \
+		sha256sum "$$tmp/one/bin/$$program" | sed "s| .*|  $$program|"; \
+	done
+
+supply-check: $(TOOLS)/supply.stamp sbom ## modules are what go.sum says, licences what docs/dependencies.md says
+	@set -eu; for module in $(MODULES); do \
+		printf '%s: ' "$$module"; (cd "$$module" && GOWORK=off $(GO) mod verify); \
+	done
+	$(TOOLS)/licenses . ./cmd/... >$(BIN)/dependencies.md
+	@if ! sed -n '/^| module/,$$p' docs/dependencies.md | diff -u - $(BIN)/dependencies.md; then \
+		echo "docs/dependencies.md is not what the modules say: run make licenses" >&2; exit 1; \
+	fi
+
 ci: ## what .ci/run runs, without installing anything
 	.ci/run --no-install
 
@@ -135,6 +173,10 @@ $(LINT): tools/lint/go.mod tools/lint/go.sum
 
 $(TOOLS)/test.stamp: tools/test/go.mod tools/test/go.sum
 	cd tools/test && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
+	@touch $@
+
+$(TOOLS)/supply.stamp: tools/supply/go.mod tools/supply/go.sum $(wildcard tools/supply/licenses/*.go)
+	cd tools/supply && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
 	@touch $@
 
 $(TOOLS)/gen.stamp: tools/gen/go.mod tools/gen/go.sum
