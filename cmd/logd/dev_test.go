@@ -62,6 +62,18 @@ func TestDevConsole(t *testing.T) {
 	require.Equal(t, 1, got.code, got.stdout)
 	require.Contains(t, got.stderr, c.Nodes()[0].Agent().ID(), "the ids there are")
 	require.Equal(t, 2, logd(t, "", append([]string{"operator", "raft", "remove-peer"}, node...)...).code)
+	transfer := append([]string{"operator", "raft", "transfer-leader"}, node...)
+	got = logd(t, "", append(transfer, "-id", "node9.00000009")...)
+	require.Equal(t, 1, got.code, got.stdout)
+	require.Contains(t, got.stderr, c.Nodes()[0].Agent().ID(), "the ids there are")
+	for _, n := range c.Nodes() {
+		got = logd(t, "", append(transfer, "-id", n.Agent().ID())...)
+		require.Equal(t, result{0, "==> " + n.Agent().ID() + " leads\n", ""}, got)
+	}
+	got = logd(t, "", transfer...)
+	require.Equal(t, 0, got.code, got.stderr)
+	require.NotContains(t, got.stdout, c.Nodes()[2].Agent().ID(), "another one leads")
+	whole(t, c)
 	got = logd(t, "", "members", "-admin", c.Nodes()[0].Agent().AdminAddr())
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Equal(t, 3, strings.Count(got.stdout, "storage"), got.stdout)
@@ -76,8 +88,8 @@ func TestDevConsole(t *testing.T) {
 		require.Eventually(t, func() bool { return strings.Contains(out.String(), want) }, patience, 10*time.Millisecond, "%s", want)
 	}
 	press('?', "q quit")
+	require.Eventually(t, func() bool { return c.Leader() != nil }, patience, 10*time.Millisecond)
 	first := c.Leader()
-	require.NotNil(t, first)
 	press('k', "Killed "+first.Name)
 	require.False(t, first.Running())
 	require.Eventually(t, func() bool { return c.Leader() != nil }, patience, 10*time.Millisecond)

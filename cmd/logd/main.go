@@ -33,6 +33,7 @@ func commands(build telemetry.Build) []cli.Command {
 		consumeCommand(),
 		listPeersCommand(),
 		removePeerCommand(),
+		transferLeaderCommand(),
 		inspectListCommand(),
 		inspectDumpCommand(),
 		inspectVerifyCommand(),

@@ -4,8 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/logd-io/logd/internal/cli"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
@@ -33,34 +31,14 @@ better left in: it catches up when it is back.`,
 }
 
 func removePeer(ctx context.Context, env cli.Env, connect *cli.Connect, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, connect.Timeout)
-	defer cancel()
-	view, err := clusterView(ctx, connect)
-	if err != nil {
-		return err
-	}
-	var ids []string
-	leader := ""
-	for _, p := range view.GetPeers() {
-		ids = append(ids, p.GetId())
-		if p.GetId() == view.GetLeaderId() {
-			leader = p.GetRpcAddr()
+	return onLeader(ctx, connect, func(ctx context.Context, view *nodev1.ClusterView, leader nodev1.NodeClient) error {
+		if err := inConfiguration(view, id); err != nil {
+			return err
 		}
-	}
-	switch {
-	case !slices.Contains(ids, id):
-		return fmt.Errorf("%q is not in the configuration, which has %s", id, strings.Join(ids, ", "))
-	case leader == "":
-		return fmt.Errorf("%s knows of no leader; a majority of the nodes must be up", view.GetNodeId())
-	}
-	c, err := connect.DialTo(leader)
-	if err != nil {
+		if _, err := leader.RemovePeer(ctx, &nodev1.RemovePeerRequest{Id: id}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(env.Stdout, "==> Removed %s\n", id)
 		return err
-	}
-	defer c.Close()
-	if _, err := nodev1.NewNodeClient(c.Conn()).RemovePeer(ctx, &nodev1.RemovePeerRequest{Id: id}); err != nil {
-		return err
-	}
-	_, err = fmt.Fprintf(env.Stdout, "==> Removed %s\n", id)
-	return err
+	})
 }
