@@ -34,7 +34,10 @@ import (
 	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	// A probe of memberlist's outlives its Shutdown by as long as it waits for an answer.
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"))
+}
 
 // buffer may be written and read at once.
 type buffer struct {
