@@ -37,6 +37,8 @@ type Node struct {
 	Retain Retain `hcl:"retain,block"`
 	Limits Limits `hcl:"limits,block"`
 
+	Autopilot Autopilot `hcl:"autopilot,block"`
+
 	// DrainTimeout bounds the orderly part of a shutdown.
 	DrainTimeout time.Duration `hcl:"drain_timeout,optional"`
 
@@ -98,6 +100,13 @@ type Retain struct {
 	Size Size `hcl:"size,optional"`
 }
 
+// Autopilot is what the leader does about nodes that are dead for long.
+type Autopilot struct {
+	CleanupDeadServers bool          `hcl:"cleanup_dead_servers,optional"`
+	DeadServerGrace    time.Duration `hcl:"dead_server_grace,optional"` // dead so long before it may leave
+	MinQuorum          int           `hcl:"min_quorum,optional"`        // healthy voters that stay at least
+}
+
 // Limits are a node's defences against its clients.
 type Limits struct {
 	MaxConcurrentStreams int           `hcl:"max_concurrent_streams,optional"` // on one connection
@@ -125,6 +134,11 @@ func DefaultNode() Node {
 			HandshakeTimeout:     5 * time.Second,
 			ConnectionAge:        time.Hour,
 			SendTimeout:          30 * time.Second,
+		},
+		Autopilot: Autopilot{
+			CleanupDeadServers: true,
+			DeadServerGrace:    10 * time.Minute,
+			MinQuorum:          3,
 		},
 		DrainTimeout: 30 * time.Second,
 		LogLevel:     "info",

@@ -81,6 +81,8 @@ func (c *Node) Validate() error {
 		within(v, "limits.connection_age", c.Limits.ConnectionAge, time.Second, 30*24*time.Hour)
 	}
 	within(v, "limits.send_timeout", c.Limits.SendTimeout, 100*time.Millisecond, time.Hour)
+	within(v, "autopilot.dead_server_grace", c.Autopilot.DeadServerGrace, time.Second, 30*24*time.Hour)
+	within(v, "autopilot.min_quorum", c.Autopilot.MinQuorum, 1, 99)
 	within(v, "drain_timeout", c.DrainTimeout, 0, time.Hour)
 	v.logging(c.LogLevel, c.LogFormat)
 	return v.err()

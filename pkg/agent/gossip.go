@@ -62,7 +62,12 @@ func (a *Agent) openAutopilot() error {
 		Replica: a.replica,
 		Members: a.gossip.Members,
 		Stats:   a.health,
-		Logger:  a.logger,
+
+		KeepDead:  !a.cfg.Autopilot.CleanupDeadServers,
+		Grace:     a.cfg.Autopilot.DeadServerGrace,
+		MinQuorum: a.cfg.Autopilot.MinQuorum,
+
+		Logger: a.logger,
 	})
 	return nil
 }

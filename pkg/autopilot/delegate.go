@@ -12,10 +12,13 @@ import (
 )
 
 // delegate is how the library sees this cluster.
-type delegate struct{ cfg Config }
+type delegate struct {
+	cfg    Config
+	states chan *lib.State // room for one: the newest that nobody has looked at
+}
 
-// AutopilotConfig leaves the library's removal of dead servers off: it also takes
-// for dead what gossip has merely not seen.
+// AutopilotConfig leaves the library's removal of dead servers off, since it also takes
+// for dead what gossip has merely not seen: cleanup has our own rule.
 func (d *delegate) AutopilotConfig() *lib.Config {
 	return &lib.Config{
 		CleanupDeadServers:      false,
@@ -25,7 +28,14 @@ func (d *delegate) AutopilotConfig() *lib.Config {
 	}
 }
 
-func (d *delegate) NotifyState(*lib.State) {}
+// NotifyState passes on what the library found. It is called by one goroutine.
+func (d *delegate) NotifyState(st *lib.State) {
+	select {
+	case <-d.states:
+	default:
+	}
+	d.states <- st
+}
 
 // RemoveFailedServer is never asked for, as CleanupDeadServers is off. Should it
 // be all the same, a failed node stays.

@@ -22,7 +22,7 @@ func (v viewOnly) View() replica.View { return v.view }
 // gossip: a server that gossip has not seen is not missing, and a proxy is none.
 func TestKnownServersAreRaftsAndStorageMembers(t *testing.T) {
 	const a, b, c, d, proxy = "a.00000001", "b.00000002", "c.00000003", "d.00000004", "proxy.0000000f"
-	dl := &delegate{Config{
+	dl := &delegate{cfg: Config{
 		ID: a,
 		Replica: viewOnly{view: replica.View{LeaderID: a, Peers: []replica.Peer{
 			{ID: a, Voter: true}, {ID: b, Voter: true}, {ID: c, Voter: true},

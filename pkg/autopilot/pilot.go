@@ -17,6 +17,8 @@ const (
 	DefaultUpdate        = 500 * time.Millisecond
 	DefaultReconcile     = time.Second
 	DefaultStabilization = 5 * time.Second
+	DefaultGrace         = 10 * time.Minute
+	DefaultMinQuorum     = 3
 
 	// maxContact is how long ago a healthy node has heard of its leader. It hears
 	// of it several times a heartbeat timeout.
@@ -33,6 +35,8 @@ type Replica interface {
 	Stats() replica.Stats
 	// Raft is nil while Raft does not run.
 	Raft() *raft.Raft
+	// RemovePeer takes a node out of the configuration, for good.
+	RemovePeer(ctx context.Context, id string) error
 }
 
 // Stats is how a node says it stands.
@@ -55,10 +59,14 @@ type Config struct {
 	Reconcile     time.Duration // between promotions; 0: DefaultReconcile
 	Stabilization time.Duration // healthy so long before a promotion; 0: DefaultStabilization
 
+	KeepDead  bool          // dead servers stay until an operator removes them
+	Grace     time.Duration // dead so long before a removal; 0: DefaultGrace
+	MinQuorum int           // healthy voters that stay at least; 0: DefaultMinQuorum
+
 	Logger hclog.Logger // nil: quiet
 }
 
-// Pilot promotes non-voters while this node leads.
+// Pilot promotes non-voters and removes dead servers while this node leads.
 type Pilot struct{ cfg Config }
 
 // New makes a Pilot; Run is what it does.
@@ -71,6 +79,10 @@ func New(cfg Config) *Pilot {
 	or(&cfg.Update, DefaultUpdate)
 	or(&cfg.Reconcile, DefaultReconcile)
 	or(&cfg.Stabilization, DefaultStabilization)
+	or(&cfg.Grace, DefaultGrace)
+	if cfg.MinQuorum == 0 {
+		cfg.MinQuorum = DefaultMinQuorum
+	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
 	}
@@ -98,12 +110,14 @@ func (p *Pilot) Run(ctx context.Context) error {
 func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	ap := lib.New(r, &delegate{p.cfg},
+	d := &delegate{cfg: p.cfg, states: make(chan *lib.State, 1)}
+	ap := lib.New(r, d,
 		lib.WithLogger(p.cfg.Logger),
 		lib.WithUpdateInterval(p.cfg.Update),
 		lib.WithReconcileInterval(p.cfg.Reconcile),
 	)
 	ap.Start(ctx)
+	dead := newCleanup(p.cfg.Grace, p.cfg.MinQuorum)
 	for {
 		changed := p.cfg.Replica.Changes()
 		if v := p.cfg.Replica.View(); !v.IsLeader || v.Term != term {
@@ -112,9 +126,34 @@ func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 		select {
 		case <-changed:
 			continue
+		case st := <-d.states:
+			p.clean(ctx, dead, st)
+			continue
 		case <-ctx.Done():
 		}
 		break
 	}
 	<-ap.Stop()
+}
+
+// clean removes who has been dead for too long.
+func (p *Pilot) clean(ctx context.Context, dead *cleanup, st *lib.State) {
+	if p.cfg.KeepDead {
+		return
+	}
+	for _, id := range dead.look(time.Now(), serversOf(p.cfg.Replica.View().Peers, healthOf(st))) {
+		p.cfg.Logger.Warn("a dead server leaves the configuration", "node", id, "dead_for", time.Since(dead.since[id]).Round(time.Second))
+		if err := p.cfg.Replica.RemovePeer(ctx, id); err != nil {
+			p.cfg.Logger.Error("a dead server could not be removed", "node", id, "err", err)
+			return
+		}
+	}
+}
+
+func healthOf(st *lib.State) map[string]*lib.ServerState {
+	health := make(map[string]*lib.ServerState, len(st.Servers))
+	for id, s := range st.Servers {
+		health[string(id)] = s
+	}
+	return health
 }

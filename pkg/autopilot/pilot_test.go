@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -39,6 +41,7 @@ func (noState) Restore(r io.ReadCloser) error       { return r.Close() }
 type group struct {
 	t       *testing.T
 	leader  *raft.Raft
+	grace   time.Duration // of the dead; 0: autopilot's default
 	servers map[string]*raft.Raft
 
 	mu      sync.Mutex
@@ -103,6 +106,10 @@ func (g *group) Stats() replica.Stats {
 	return replica.Stats{LastIndex: g.leader.LastIndex(), LastTerm: g.leader.CurrentTerm()}
 }
 
+func (g *group) RemovePeer(_ context.Context, id string) error {
+	return g.leader.RemoveServer(raft.ServerID(id), 0, time.Minute).Error()
+}
+
 func (g *group) stats(_ context.Context, id string) (autopilot.Stats, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,6 +140,7 @@ func (g *group) fly() {
 	p := autopilot.New(autopilot.Config{
 		ID: idA, Replica: g, Members: g.Members, Stats: g.stats,
 		Update: 20 * time.Millisecond, Reconcile: 20 * time.Millisecond, Stabilization: 100 * time.Millisecond,
+		Grace: g.grace, MinQuorum: 1,
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -208,6 +216,33 @@ func TestDefect06FailedMemberIsRemoved(t *testing.T) {
 	g.set(func() { g.members = []membership.Member{failed, left, alive(idD, membership.RoleStorage)} })
 	g.rounds(idD, 30)
 	require.Equal(t, before, g.peers())
+}
+
+// A dead server leaves once its grace is over and another is promoted in its place.
+func TestADeadServerIsReplaced(t *testing.T) {
+	g := newGroup(t, []string{idA, idB}, idA, idB, idC)
+	g.grace = 100 * time.Millisecond
+	all := []membership.Member{alive(idA, membership.RoleStorage), alive(idB, membership.RoleStorage), alive(idC, membership.RoleStorage)}
+	g.set(func() { g.members = all })
+	g.fly()
+	g.rounds(idB, 30)
+	for range 300 { // more than a healthy node may lack
+		require.NoError(t, g.leader.Apply([]byte("x"), time.Minute).Error())
+	}
+	all = slices.Clone(all)
+	all[1].State = membership.Failed
+	g.set(func() { g.members = all; g.behind[idC] = true })
+	require.NoError(t, g.leader.AddNonvoter(idC, idC, 0, time.Minute).Error())
+	g.rounds(idC, 30)
+	require.Equal(t, map[string]bool{idA: true, idB: true, idC: false}, g.peers(), "nobody does its part")
+
+	g.set(func() { g.behind[idC] = false })
+	testutil.Eventually(t, time.Minute, func() error {
+		if got := g.peers(); !maps.Equal(got, map[string]bool{idA: true, idC: true}) {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
 }
 
 // Defect 5 of the prior art: whoever was in gossip with an address got a vote.
