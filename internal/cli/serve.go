@@ -16,9 +16,14 @@ type Process interface {
 	Close() error
 }
 
+// Reloader is a Process that can read its certificates, and what else may change
+// while it runs, again. Reload returns at once; what came of it is logged.
+type Reloader interface{ Reload() }
+
 // Serve prints the facts, runs the process until it ends, and closes it.
+// SIGHUP makes a Reloader reload.
 func Serve(ctx context.Context, env Env, title string, facts []Fact, p Process) error {
-	defer ignoreHangup(env)()
+	defer onHangup(env, p)()
 	if err := WriteFacts(env.Stdout, title, facts); err != nil {
 		return errors.Join(err, p.Close())
 	}
@@ -35,16 +40,22 @@ func Serve(ctx context.Context, env Env, title string, facts []Fact, p Process) 
 	return errors.Join(err, p.Close())
 }
 
-// ignoreHangup keeps SIGHUP, by which others are told to reload, from killing a
-// process that has nothing to reload. The returned function ends that.
-func ignoreHangup(env Env) func() {
+// onHangup makes p reload on SIGHUP, which must not kill it either way. The
+// returned function ends that.
+func onHangup(env Env, p Process) func() {
 	hangups := make(chan os.Signal, 1) // 1: a second one that comes at once says nothing new
 	signal.Notify(hangups, syscall.SIGHUP)
 	done := make(chan struct{})
 	go func() { // ends with the channel, and is waited for
 		defer close(done)
 		for range hangups {
-			fmt.Fprintln(env.Stderr, "==> SIGHUP: no setting can be changed while running; restart to apply the configuration")
+			r, ok := p.(Reloader)
+			if !ok {
+				fmt.Fprintln(env.Stderr, "==> SIGHUP: nothing can be changed while running")
+				continue
+			}
+			fmt.Fprintln(env.Stderr, "==> SIGHUP: reading certificates again; a changed configuration needs a restart")
+			r.Reload()
 		}
 	}()
 	return func() {

@@ -19,6 +19,7 @@ import (
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/autopilot"
 	"github.com/logd-io/logd/pkg/bootstrap"
+	"github.com/logd-io/logd/pkg/certwatch"
 	"github.com/logd-io/logd/pkg/membership"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/server"
@@ -48,6 +49,7 @@ type Agent struct {
 	logger hclog.Logger
 	id     string
 	tls    *tlsconf.Source
+	certs  *certwatch.Watcher // of tls
 
 	replica  *replica.Replica
 	boot     *bootstrap.Bootstrap
@@ -151,6 +153,12 @@ func (a *Agent) openIdentity() error {
 		return fmt.Errorf("cluster is %q, but %s is a certificate of cluster %q", a.cfg.Cluster, a.cfg.TLS.CertFile, who.Cluster)
 	}
 	a.tls = src
+	a.certs, err = certwatch.New(certwatch.Config{
+		Source: src, Setting: "tls", Logger: a.logger.Named("tls"), Registerer: a.deps.Registry,
+	})
+	if err != nil {
+		return err
+	}
 	a.id, err = replica.LoadNodeID(a.deps.FS, a.cfg.DataDir, who.Name)
 	if err != nil {
 		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
@@ -259,6 +267,9 @@ func (a *Agent) openAdmin() (err error) {
 
 // ID is the node's id.
 func (a *Agent) ID() string { return a.id }
+
+// Reload has the certificates read again, and returns before they are.
+func (a *Agent) Reload() { a.certs.Reload() }
 
 // Close cuts everything off, as a crash of the process would, and releases what
 // Open acquired. It waits for a Run that is on its way. Calling it again is

@@ -55,6 +55,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("replica", a.replica.Run)    // the log itself
 	part("gossip", a.gossip.Run)      // who is there
 	part("admin server", a.admin.Run) // probes and metrics
+	part("certificates", a.certs.Run) // as their files change
 	part("autopilot", a.pilot.Run)    // who becomes a voter
 	part("membership", a.follow)      // keeps addresses and tags
 	part("cluster", a.enter)          // how this node comes into a cluster

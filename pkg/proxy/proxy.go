@@ -17,6 +17,7 @@ import (
 
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/balance"
+	"github.com/logd-io/logd/pkg/certwatch"
 	"github.com/logd-io/logd/pkg/discovery"
 	"github.com/logd-io/logd/pkg/discovery/serf"
 	"github.com/logd-io/logd/pkg/discovery/static"
@@ -55,6 +56,7 @@ type Proxy struct {
 	bounds  *bounds
 	lis     net.Listener
 	admin   *telemetry.Admin
+	certs   []*certwatch.Watcher
 
 	draining atomic.Bool
 	begun    atomic.Bool   // Run was called
@@ -94,7 +96,7 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 		}
 	}()
 
-	up, down, err := p.certificates()
+	up, down, err := p.certificates(reg)
 	if err != nil {
 		return nil, err
 	}
@@ -147,12 +149,17 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 
 // certificates loads what the proxy shows to nodes, and to clients (nil:
 // plaintext), and settles its name.
-func (p *Proxy) certificates() (up, down *tlsconf.Source, err error) {
+func (p *Proxy) certificates(reg prometheus.Registerer) (up, down *tlsconf.Source, err error) {
 	load := func(path string, t config.TLS) (*tlsconf.Source, error) {
 		s, err := tlsconf.Load(tlsconf.Files{CA: t.CAFile, Cert: t.CertFile, Key: t.KeyFile})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
+		w, err := certwatch.New(certwatch.Config{Source: s, Setting: path, Logger: p.log.Named("tls"), Registerer: reg})
+		if err != nil {
+			return nil, err
+		}
+		p.certs = append(p.certs, w)
 		return s, nil
 	}
 	if up, err = load("upstream.tls", p.cfg.Upstream.TLS); err != nil {
@@ -254,6 +261,13 @@ func (p *Proxy) serveWith(down *tlsconf.Source, name string, reg prometheus.Regi
 	}
 	p.server = newServer(p.cfg.Limits, p.forward, p.health, pass, p.ends, m, p.bounds, down)
 	return nil
+}
+
+// Reload has the certificates read again, and returns before they are.
+func (p *Proxy) Reload() {
+	for _, w := range p.certs {
+		w.Reload()
+	}
 }
 
 // ID names the proxy in gossip and to clients: its certificate's name and a

@@ -33,7 +33,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 	// What serves a call must outlive ctx, whose end is only the wish to stop.
 	base := context.WithoutCancel(ctx)
-	failed := make(chan error, 6) // one from each part
+	failed := make(chan error, 6+len(p.certs)) // one from each part
 	start := func(what string, run func(context.Context) error) part {
 		ctx, cancel := context.WithCancel(base)
 		w := part{cancel: cancel, done: make(chan struct{})}
@@ -56,6 +56,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 	deciding := start("control", p.control.Run)
 	reporting := start("health", p.reportHealth)
 	looking := start("limits", p.bounds.run)
+	var watching []part
+	for _, w := range p.certs {
+		watching = append(watching, start("certificates", w.Run))
+	}
 	serving := start("listener", func(context.Context) error { return p.server.Serve(accepted{p.lis, p.bounds.fresh}) })
 	p.log.Info("logproxy is running", "id", p.id, "listener", p.addrs.Listener, "gossip", p.addrs.Gossip, "admin", p.addrs.Admin)
 
@@ -75,6 +79,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	serving.stop()
 	reporting.stop()
 	looking.stop()
+	for _, w := range watching {
+		w.stop()
+	}
 	errs := []error{err, p.forward.Close()}
 	deciding.stop()
 	errs = append(errs, p.pool.Close())

@@ -1,8 +1,10 @@
 package tlsconf
 
 import (
+	"bytes"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -39,6 +41,7 @@ type Source struct {
 type material struct {
 	cert     tls.Certificate // Leaf is set
 	roots    *x509.CertPool
+	issuer   *x509.Certificate // the CA that vouches for cert, of several the one that does longest
 	identity Identity
 }
 
@@ -52,6 +55,30 @@ func Load(files Files) (*Source, error) {
 	s := &Source{files: files}
 	s.current.Store(m)
 	return s, nil
+}
+
+// Reload reads the files again. Handshakes that begin afterwards use what they
+// hold; connections that exist go on. When the files do not load, or hold the
+// certificate of another holder, everything stays as it was.
+func (s *Source) Reload() error {
+	m, err := load(s.files)
+	if err == nil {
+		if was := s.Identity(); m.identity != was {
+			err = &FileError{s.files.Cert, fmt.Errorf("is the certificate of %s, and this process runs as %s", m.identity, was)}
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("reload certificates: %w", err)
+	}
+	s.current.Store(m)
+	return nil
+}
+
+// Certificates returns the certificate in use and the CA that vouches for it, of
+// several the one that does so for longest. They must not be changed.
+func (s *Source) Certificates() (leaf, ca *x509.Certificate) {
+	m := s.current.Load()
+	return m.cert.Leaf, m.issuer
 }
 
 // Identity returns who the source's own certificate says we are.
@@ -73,33 +100,65 @@ func load(files Files) (*material, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(caPEM) {
+	cas, err := parse(caPEM)
+	if err != nil {
+		return nil, &FileError{files.CA, err}
+	}
+	if len(cas) == 0 {
 		return nil, &FileError{files.CA, errors.New("holds no CA certificate in PEM form")}
+	}
+	roots := x509.NewCertPool()
+	for _, ca := range cas {
+		roots.AddCert(ca)
 	}
 	cert, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {
 		return nil, &FileError{files.Cert, fmt.Errorf("with key file %s: %w", files.Key, err)}
+	}
+	chain, err := parse(certPEM)
+	if err != nil {
+		return nil, &FileError{files.Cert, err}
 	}
 	identity, err := IdentityOf(cert.Leaf)
 	if err != nil {
 		return nil, &FileError{files.Cert, err}
 	}
 	m := &material{cert: cert, roots: roots, identity: identity}
-	chain := make([]*x509.Certificate, 0, len(cert.Certificate))
-	for _, der := range cert.Certificate {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, &FileError{files.Cert, err}
-		}
-		chain = append(chain, c)
-	}
 	// A certificate that every peer will refuse is better refused here, where
 	// the file can be named.
-	if err := m.verifyChain(chain, x509.ExtKeyUsageAny); err != nil {
+	verified, err := m.chains(chain, x509.ExtKeyUsageAny)
+	if err != nil {
 		return nil, &FileError{files.Cert, fmt.Errorf("against CA file %s: %w", files.CA, err)}
 	}
+	for _, c := range verified {
+		if root := c[len(c)-1]; m.issuer == nil || root.NotAfter.After(m.issuer.NotAfter) {
+			m.issuer = root
+		}
+	}
 	return m, nil
+}
+
+// parse reads all certificates in PEM form, and nothing less: of a file that is
+// still being written, what there is so far must not pass for all.
+func parse(text []byte) (certs []*x509.Certificate, err error) {
+	for {
+		var block *pem.Block
+		if block, text = pem.Decode(text); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, fmt.Errorf("certificate %d in it: %w", len(certs)+1, err)
+		}
+		certs = append(certs, c)
+	}
+	if bytes.Contains(text, []byte("-----BEGIN")) {
+		return nil, fmt.Errorf("what follows certificate %d in it is damaged or cut short", len(certs))
+	}
+	return certs, nil
 }
 
 func readFile(what, path string) ([]byte, error) {
@@ -141,18 +200,24 @@ func cause(err error) error {
 
 // verifyChain checks chain[0] against our CAs, for now and for usage.
 func (m *material) verifyChain(chain []*x509.Certificate, usage x509.ExtKeyUsage) error {
+	_, err := m.chains(chain, usage)
+	return err
+}
+
+// chains are the ways from chain[0] to our CAs, at least one.
+func (m *material) chains(chain []*x509.Certificate, usage x509.ExtKeyUsage) ([][]*x509.Certificate, error) {
 	intermediates := x509.NewCertPool()
 	for _, c := range chain[1:] {
 		intermediates.AddCert(c)
 	}
-	_, err := chain[0].Verify(x509.VerifyOptions{
+	verified, err := chain[0].Verify(x509.VerifyOptions{
 		Roots:         m.roots,
 		Intermediates: intermediates,
 		CurrentTime:   time.Now(),
 		KeyUsages:     []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
-		return chainError(chain[0], err)
+		return nil, chainError(chain[0], err)
 	}
-	return nil
+	return verified, nil
 }

@@ -37,9 +37,10 @@ var may = deptest.May{
 	{Package: "pkg/autopilot", Imports: []string{"pkg/membership", "pkg/replica"}},
 	{Package: "pkg/authz"},
 	{Package: "pkg/tlsconf/...", Imports: []string{"pkg/tlsconf"}},
+	{Package: "pkg/certwatch", Imports: []string{"pkg/tlsconf"}},
 	{Package: "pkg/server/...", Imports: []string{"pkg/server/...", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/commitlog", "pkg/replica", "pkg/bootstrap"}},
 	{Package: "pkg/agent/...", Imports: []string{
-		"pkg/agent/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/autopilot", "pkg/bootstrap", "pkg/commitlog",
+		"pkg/agent/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/autopilot", "pkg/bootstrap", "pkg/certwatch", "pkg/commitlog",
 		"pkg/membership", "pkg/raftstore", "pkg/replica", "pkg/server", "pkg/vfs",
 	}},
 
@@ -51,7 +52,7 @@ var may = deptest.May{
 	{Package: "pkg/proxy/control", Imports: []string{"pkg/proxy/route", "pkg/proxy/upstream", "pkg/discovery", "pkg/balance", "pkg/apierr", "pkg/api/..."}},
 	{Package: "pkg/proxy/forward", Imports: []string{"pkg/proxy/route", "pkg/proxy/upstream", "pkg/api/...", "pkg/apierr", "pkg/authz"}},
 	{Package: "pkg/proxy", Imports: []string{
-		"pkg/proxy/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/balance", "pkg/discovery/...", "pkg/membership",
+		"pkg/proxy/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/balance", "pkg/certwatch", "pkg/discovery/...", "pkg/membership",
 	}},
 
 	{Package: "pkg/telemetry"},
