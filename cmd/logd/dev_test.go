@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +63,17 @@ func TestDevConsole(t *testing.T) {
 	require.Equal(t, 1, got.code, got.stdout)
 	require.Contains(t, got.stderr, c.Nodes()[0].Agent().ID(), "the ids there are")
 	require.Equal(t, 2, logd(t, "", append([]string{"operator", "raft", "remove-peer"}, node...)...).code)
+	require.Eventually(t, func() bool {
+		got = logd(t, "", append([]string{"operator", "autopilot", "state"}, node...)...)
+		return strings.HasPrefix(got.stdout, "Healthy: true\nFailure tolerance: 1\n")
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, 1, strings.Count(got.stdout, "leader"), got.stdout)
+	require.Equal(t, 2, strings.Count(got.stdout, "voter"), got.stdout)
+	var state struct{ Servers []struct{ Gossip string } }
+	got = logd(t, "", append([]string{"operator", "autopilot", "state", "-format", "json"}, node...)...)
+	require.NoError(t, json.Unmarshal([]byte(got.stdout), &state), got.stderr)
+	require.Len(t, state.Servers, 3)
+	require.Equal(t, "alive", state.Servers[2].Gossip)
 	transfer := append([]string{"operator", "raft", "transfer-leader"}, node...)
 	got = logd(t, "", append(transfer, "-id", "node9.00000009")...)
 	require.Equal(t, 1, got.code, got.stdout)

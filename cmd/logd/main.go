@@ -34,6 +34,7 @@ func commands(build telemetry.Build) []cli.Command {
 		listPeersCommand(),
 		removePeerCommand(),
 		transferLeaderCommand(),
+		autopilotStateCommand(),
 		inspectListCommand(),
 		inspectDumpCommand(),
 		inspectVerifyCommand(),

@@ -228,6 +228,7 @@ func (a *Agent) openServer() (err error) {
 		TLS:                  a.tls,
 		Addresses:            a.address,
 		ReadIndex:            a.readIndex,
+		Autopilot:            a.autopilotState,
 		RaftConn:             a.replica.Accept,
 		MaxRecordBytes:       int(a.cfg.Log.MaxRecordSize),
 		MaxConcurrentStreams: uint32(a.cfg.Limits.MaxConcurrentStreams),

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"time"
 
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/autopilot"
 	"github.com/logd-io/logd/pkg/membership"
 )
@@ -70,6 +71,23 @@ func (a *Agent) openAutopilot() error {
 		Logger: a.logger,
 	})
 	return nil
+}
+
+// autopilotState is what this node thinks of the servers while it leads.
+func (a *Agent) autopilotState() *nodev1.Autopilot {
+	st := a.pilot.State()
+	if st == nil {
+		return nil
+	}
+	out := &nodev1.Autopilot{Healthy: st.Healthy, FailureTolerance: uint32(max(st.FailureTolerance, 0))}
+	for _, h := range st.Servers {
+		out.Servers = append(out.Servers, &nodev1.ServerHealth{
+			Id: h.ID, Voter: h.Voter, Leader: h.Leader, Gossip: h.Gossip, Healthy: h.Healthy,
+			StableMs: h.Stable.Milliseconds(), LastContactMs: h.LastContact.Milliseconds(),
+			LastIndex: h.LastIndex, LastTerm: h.LastTerm, DeadMs: h.Dead.Milliseconds(),
+		})
+	}
+	return out
 }
 
 // health asks another node what autopilot wants to know of it, and what its

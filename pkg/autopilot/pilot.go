@@ -2,6 +2,7 @@ package autopilot
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -67,7 +68,10 @@ type Config struct {
 }
 
 // Pilot promotes non-voters and removes dead servers while this node leads.
-type Pilot struct{ cfg Config }
+type Pilot struct {
+	cfg   Config
+	state atomic.Pointer[State] // nil while this node does not lead
+}
 
 // New makes a Pilot; Run is what it does.
 func New(cfg Config) *Pilot {
@@ -110,6 +114,7 @@ func (p *Pilot) Run(ctx context.Context) error {
 func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	defer p.state.Store(nil)
 	d := &delegate{cfg: p.cfg, states: make(chan *lib.State, 1)}
 	ap := lib.New(r, d,
 		lib.WithLogger(p.cfg.Logger),
@@ -136,12 +141,15 @@ func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 	<-ap.Stop()
 }
 
-// clean removes who has been dead for too long.
+// clean notes what the library found, and removes who has been dead for too long.
 func (p *Pilot) clean(ctx context.Context, dead *cleanup, st *lib.State) {
+	now, peers := time.Now(), p.cfg.Replica.View().Peers
+	remove := dead.look(now, serversOf(peers, healthOf(st)))
+	p.state.Store(stateOf(now, peers, st, dead))
 	if p.cfg.KeepDead {
 		return
 	}
-	for _, id := range dead.look(time.Now(), serversOf(p.cfg.Replica.View().Peers, healthOf(st))) {
+	for _, id := range remove {
 		p.cfg.Logger.Warn("a dead server leaves the configuration", "node", id, "dead_for", time.Since(dead.since[id]).Round(time.Second))
 		if err := p.cfg.Replica.RemovePeer(ctx, id); err != nil {
 			p.cfg.Logger.Error("a dead server could not be removed", "node", id, "err", err)

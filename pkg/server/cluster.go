@@ -186,6 +186,10 @@ func (s *Server) Promise(ctx context.Context, req *nodev1.PromiseRequest) (*node
 // Stats tells how this node's Raft and log stand.
 func (s *Server) Stats(context.Context, *nodev1.StatsRequest) (*nodev1.StatsResponse, error) {
 	st, v := s.replica.Stats(), s.view()
+	var pilot *nodev1.Autopilot
+	if s.cfg.Autopilot != nil {
+		pilot = s.cfg.Autopilot()
+	}
 	contact := int64(-1)
 	if st.LastContact >= 0 {
 		contact = st.LastContact.Milliseconds()
@@ -197,6 +201,7 @@ func (s *Server) Stats(context.Context, *nodev1.StatsRequest) (*nodev1.StatsResp
 		LogBytes: uint64(max(st.LogBytes, 0)), Segments: uint32(st.Segments), Version: s.cfg.Version, Peers: s.peers(v),
 		DiskFreeBytes: st.DiskFree, DiskLow: st.DiskLow,
 		ClockUnixNano: s.cfg.Clock().UnixNano(), DamagedEntries: st.Damaged,
+		Autopilot: pilot,
 	}, nil
 }
 

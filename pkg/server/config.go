@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/replica"
@@ -97,6 +98,9 @@ type Config struct {
 	// ReadIndex asks the node with that id for its ReadIndex. Nil: followers
 	// refuse linearizable reads.
 	ReadIndex func(ctx context.Context, leader string) (position uint64, err error)
+	// Autopilot is what this node thinks of the servers while it leads; it answers nil
+	// when it does not. Nil: nothing is told.
+	Autopilot func() *nodev1.Autopilot
 	// RaftConn takes over an authenticated logd-raft/1 connection from the
 	// holder of a storage certificate with that name. It must not block.
 	RaftConn func(conn net.Conn, name string)

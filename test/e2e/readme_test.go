@@ -253,7 +253,7 @@ func TestSystemReadmeCluster(t *testing.T) {
 	seen := operator.run(do["operator"][:last]...)
 	credentials := do["operator"][0]
 	require.Contains(t, credentials, "export ")
-	require.Equal(t, 2, strings.Count(seen, "leader"), "members and list-peers name one each:\n%s", seen)
+	require.Equal(t, 3, strings.Count(seen, "leader"), "members, list-peers and autopilot name one each:\n%s", seen)
 
 	victim := operator.follower()
 	require.NoError(t, agents[victim.name()].Stop(operator.ctx))

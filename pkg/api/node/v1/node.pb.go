@@ -978,8 +978,10 @@ type StatsResponse struct {
 	ClockUnixNano int64 `protobuf:"varint,22,opt,name=clock_unix_nano,json=clockUnixNano,proto3" json:"clock_unix_nano,omitempty"`
 	// Entries of this node's log that it cannot read and waits to get from a peer.
 	DamagedEntries uint64 `protobuf:"varint,23,opt,name=damaged_entries,json=damagedEntries,proto3" json:"damaged_entries,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How this node sees the servers while it leads.
+	Autopilot     *Autopilot `protobuf:"bytes,24,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatsResponse) Reset() {
@@ -1173,6 +1175,197 @@ func (x *StatsResponse) GetDamagedEntries() uint64 {
 	return 0
 }
 
+func (x *StatsResponse) GetAutopilot() *Autopilot {
+	if x != nil {
+		return x.Autopilot
+	}
+	return nil
+}
+
+// Autopilot is what a leader thinks of the servers in the configuration.
+type Autopilot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All of them are healthy.
+	Healthy bool `protobuf:"varint,1,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// So many voters may fail, and the cluster goes on.
+	FailureTolerance uint32          `protobuf:"varint,2,opt,name=failure_tolerance,json=failureTolerance,proto3" json:"failure_tolerance,omitempty"`
+	Servers          []*ServerHealth `protobuf:"bytes,3,rep,name=servers,proto3" json:"servers,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *Autopilot) Reset() {
+	*x = Autopilot{}
+	mi := &file_node_v1_node_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Autopilot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Autopilot) ProtoMessage() {}
+
+func (x *Autopilot) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Autopilot.ProtoReflect.Descriptor instead.
+func (*Autopilot) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Autopilot) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *Autopilot) GetFailureTolerance() uint32 {
+	if x != nil {
+		return x.FailureTolerance
+	}
+	return 0
+}
+
+func (x *Autopilot) GetServers() []*ServerHealth {
+	if x != nil {
+		return x.Servers
+	}
+	return nil
+}
+
+// ServerHealth is one server as the leader sees it.
+type ServerHealth struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Id     string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Voter  bool                   `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader bool                   `protobuf:"varint,3,opt,name=leader,proto3" json:"leader,omitempty"`
+	// What gossip says: alive, failed, unknown.
+	Gossip  string `protobuf:"bytes,4,opt,name=gossip,proto3" json:"gossip,omitempty"`
+	Healthy bool   `protobuf:"varint,5,opt,name=healthy,proto3" json:"healthy,omitempty"`
+	// Since healthy changed.
+	StableMs int64 `protobuf:"varint,6,opt,name=stable_ms,json=stableMs,proto3" json:"stable_ms,omitempty"`
+	// Since it last heard of the leader, by its own word; negative when it gave none.
+	LastContactMs int64  `protobuf:"varint,7,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"`
+	LastIndex     uint64 `protobuf:"varint,8,opt,name=last_index,json=lastIndex,proto3" json:"last_index,omitempty"`
+	LastTerm      uint64 `protobuf:"varint,9,opt,name=last_term,json=lastTerm,proto3" json:"last_term,omitempty"`
+	// Since it was found dead; 0: it is not.
+	DeadMs        int64 `protobuf:"varint,10,opt,name=dead_ms,json=deadMs,proto3" json:"dead_ms,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServerHealth) Reset() {
+	*x = ServerHealth{}
+	mi := &file_node_v1_node_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServerHealth) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServerHealth) ProtoMessage() {}
+
+func (x *ServerHealth) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServerHealth.ProtoReflect.Descriptor instead.
+func (*ServerHealth) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ServerHealth) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *ServerHealth) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+func (x *ServerHealth) GetGossip() string {
+	if x != nil {
+		return x.Gossip
+	}
+	return ""
+}
+
+func (x *ServerHealth) GetHealthy() bool {
+	if x != nil {
+		return x.Healthy
+	}
+	return false
+}
+
+func (x *ServerHealth) GetStableMs() int64 {
+	if x != nil {
+		return x.StableMs
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastContactMs() int64 {
+	if x != nil {
+		return x.LastContactMs
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastIndex() uint64 {
+	if x != nil {
+		return x.LastIndex
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetLastTerm() uint64 {
+	if x != nil {
+		return x.LastTerm
+	}
+	return 0
+}
+
+func (x *ServerHealth) GetDeadMs() int64 {
+	if x != nil {
+		return x.DeadMs
+	}
+	return 0
+}
+
 // FetchEntriesRequest asks for the entries [first, last].
 type FetchEntriesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1184,7 +1377,7 @@ type FetchEntriesRequest struct {
 
 func (x *FetchEntriesRequest) Reset() {
 	*x = FetchEntriesRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[16]
+	mi := &file_node_v1_node_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1196,7 +1389,7 @@ func (x *FetchEntriesRequest) String() string {
 func (*FetchEntriesRequest) ProtoMessage() {}
 
 func (x *FetchEntriesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[16]
+	mi := &file_node_v1_node_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1209,7 +1402,7 @@ func (x *FetchEntriesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchEntriesRequest.ProtoReflect.Descriptor instead.
 func (*FetchEntriesRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{16}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FetchEntriesRequest) GetFirst() uint64 {
@@ -1241,7 +1434,7 @@ type FetchEntriesResponse struct {
 
 func (x *FetchEntriesResponse) Reset() {
 	*x = FetchEntriesResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[17]
+	mi := &file_node_v1_node_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1253,7 +1446,7 @@ func (x *FetchEntriesResponse) String() string {
 func (*FetchEntriesResponse) ProtoMessage() {}
 
 func (x *FetchEntriesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[17]
+	mi := &file_node_v1_node_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1266,7 +1459,7 @@ func (x *FetchEntriesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchEntriesResponse.ProtoReflect.Descriptor instead.
 func (*FetchEntriesResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{17}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *FetchEntriesResponse) GetEntries() []*Entry {
@@ -1314,7 +1507,7 @@ type Entry struct {
 
 func (x *Entry) Reset() {
 	*x = Entry{}
-	mi := &file_node_v1_node_proto_msgTypes[18]
+	mi := &file_node_v1_node_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1326,7 +1519,7 @@ func (x *Entry) String() string {
 func (*Entry) ProtoMessage() {}
 
 func (x *Entry) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[18]
+	mi := &file_node_v1_node_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1339,7 +1532,7 @@ func (x *Entry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Entry.ProtoReflect.Descriptor instead.
 func (*Entry) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{18}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Entry) GetIndex() uint64 {
@@ -1393,7 +1586,7 @@ type FetchCheckpointRequest struct {
 
 func (x *FetchCheckpointRequest) Reset() {
 	*x = FetchCheckpointRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[19]
+	mi := &file_node_v1_node_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1405,7 +1598,7 @@ func (x *FetchCheckpointRequest) String() string {
 func (*FetchCheckpointRequest) ProtoMessage() {}
 
 func (x *FetchCheckpointRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[19]
+	mi := &file_node_v1_node_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1418,7 +1611,7 @@ func (x *FetchCheckpointRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchCheckpointRequest.ProtoReflect.Descriptor instead.
 func (*FetchCheckpointRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{19}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *FetchCheckpointRequest) GetMaxIndex() uint64 {
@@ -1445,7 +1638,7 @@ type FetchCheckpointResponse struct {
 
 func (x *FetchCheckpointResponse) Reset() {
 	*x = FetchCheckpointResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[20]
+	mi := &file_node_v1_node_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1457,7 +1650,7 @@ func (x *FetchCheckpointResponse) String() string {
 func (*FetchCheckpointResponse) ProtoMessage() {}
 
 func (x *FetchCheckpointResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[20]
+	mi := &file_node_v1_node_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1470,7 +1663,7 @@ func (x *FetchCheckpointResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchCheckpointResponse.ProtoReflect.Descriptor instead.
 func (*FetchCheckpointResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{20}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *FetchCheckpointResponse) GetIndex() uint64 {
@@ -1530,7 +1723,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[21]
+	mi := &file_node_v1_node_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1542,7 +1735,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[21]
+	mi := &file_node_v1_node_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1555,7 +1748,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{21}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{23}
 }
 
 type ReadIndexResponse struct {
@@ -1569,7 +1762,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[22]
+	mi := &file_node_v1_node_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1774,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[22]
+	mi := &file_node_v1_node_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1787,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{22}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ReadIndexResponse) GetTerm() uint64 {
@@ -1622,7 +1815,7 @@ type CompareHashRequest struct {
 
 func (x *CompareHashRequest) Reset() {
 	*x = CompareHashRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[23]
+	mi := &file_node_v1_node_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1634,7 +1827,7 @@ func (x *CompareHashRequest) String() string {
 func (*CompareHashRequest) ProtoMessage() {}
 
 func (x *CompareHashRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[23]
+	mi := &file_node_v1_node_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1647,7 +1840,7 @@ func (x *CompareHashRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareHashRequest.ProtoReflect.Descriptor instead.
 func (*CompareHashRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{23}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *CompareHashRequest) GetIndex() uint64 {
@@ -1675,7 +1868,7 @@ type CompareHashResponse struct {
 
 func (x *CompareHashResponse) Reset() {
 	*x = CompareHashResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[24]
+	mi := &file_node_v1_node_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1687,7 +1880,7 @@ func (x *CompareHashResponse) String() string {
 func (*CompareHashResponse) ProtoMessage() {}
 
 func (x *CompareHashResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[24]
+	mi := &file_node_v1_node_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1700,7 +1893,7 @@ func (x *CompareHashResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CompareHashResponse.ProtoReflect.Descriptor instead.
 func (*CompareHashResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{24}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *CompareHashResponse) GetKnown() bool {
@@ -1727,7 +1920,7 @@ type TransferLeadershipRequest struct {
 
 func (x *TransferLeadershipRequest) Reset() {
 	*x = TransferLeadershipRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[25]
+	mi := &file_node_v1_node_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1739,7 +1932,7 @@ func (x *TransferLeadershipRequest) String() string {
 func (*TransferLeadershipRequest) ProtoMessage() {}
 
 func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[25]
+	mi := &file_node_v1_node_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1752,7 +1945,7 @@ func (x *TransferLeadershipRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{25}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *TransferLeadershipRequest) GetTargetId() string {
@@ -1771,7 +1964,7 @@ type TransferLeadershipResponse struct {
 
 func (x *TransferLeadershipResponse) Reset() {
 	*x = TransferLeadershipResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[26]
+	mi := &file_node_v1_node_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1783,7 +1976,7 @@ func (x *TransferLeadershipResponse) String() string {
 func (*TransferLeadershipResponse) ProtoMessage() {}
 
 func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[26]
+	mi := &file_node_v1_node_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1796,7 +1989,7 @@ func (x *TransferLeadershipResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadershipResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadershipResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{26}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *TransferLeadershipResponse) GetLeaderId() string {
@@ -1815,7 +2008,7 @@ type RemovePeerRequest struct {
 
 func (x *RemovePeerRequest) Reset() {
 	*x = RemovePeerRequest{}
-	mi := &file_node_v1_node_proto_msgTypes[27]
+	mi := &file_node_v1_node_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1827,7 +2020,7 @@ func (x *RemovePeerRequest) String() string {
 func (*RemovePeerRequest) ProtoMessage() {}
 
 func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[27]
+	mi := &file_node_v1_node_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1840,7 +2033,7 @@ func (x *RemovePeerRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerRequest.ProtoReflect.Descriptor instead.
 func (*RemovePeerRequest) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{27}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RemovePeerRequest) GetId() string {
@@ -1858,7 +2051,7 @@ type RemovePeerResponse struct {
 
 func (x *RemovePeerResponse) Reset() {
 	*x = RemovePeerResponse{}
-	mi := &file_node_v1_node_proto_msgTypes[28]
+	mi := &file_node_v1_node_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +2063,7 @@ func (x *RemovePeerResponse) String() string {
 func (*RemovePeerResponse) ProtoMessage() {}
 
 func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_node_v1_node_proto_msgTypes[28]
+	mi := &file_node_v1_node_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +2076,7 @@ func (x *RemovePeerResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemovePeerResponse.ProtoReflect.Descriptor instead.
 func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
-	return file_node_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
 var File_node_v1_node_proto protoreflect.FileDescriptor
@@ -1959,7 +2152,7 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\tinitiator\x18\x02 \x01(\tR\tinitiator\x12\x18\n" +
 	"\aservers\x18\x03 \x03(\tR\aservers\"\x11\n" +
 	"\x0fPromiseResponse\"\x0e\n" +
-	"\fStatsRequest\"\xcb\x05\n" +
+	"\fStatsRequest\"\xfd\x05\n" +
 	"\rStatsResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -1987,7 +2180,25 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\x0fdisk_free_bytes\x18\x14 \x01(\x04R\rdiskFreeBytes\x12\x19\n" +
 	"\bdisk_low\x18\x15 \x01(\bR\adiskLow\x12&\n" +
 	"\x0fclock_unix_nano\x18\x16 \x01(\x03R\rclockUnixNano\x12'\n" +
-	"\x0fdamaged_entries\x18\x17 \x01(\x04R\x0edamagedEntries\"?\n" +
+	"\x0fdamaged_entries\x18\x17 \x01(\x04R\x0edamagedEntries\x120\n" +
+	"\tautopilot\x18\x18 \x01(\v2\x12.node.v1.AutopilotR\tautopilot\"\x83\x01\n" +
+	"\tAutopilot\x12\x18\n" +
+	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12+\n" +
+	"\x11failure_tolerance\x18\x02 \x01(\rR\x10failureTolerance\x12/\n" +
+	"\aservers\x18\x03 \x03(\v2\x15.node.v1.ServerHealthR\aservers\"\x98\x02\n" +
+	"\fServerHealth\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05voter\x18\x02 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x03 \x01(\bR\x06leader\x12\x16\n" +
+	"\x06gossip\x18\x04 \x01(\tR\x06gossip\x12\x18\n" +
+	"\ahealthy\x18\x05 \x01(\bR\ahealthy\x12\x1b\n" +
+	"\tstable_ms\x18\x06 \x01(\x03R\bstableMs\x12&\n" +
+	"\x0flast_contact_ms\x18\a \x01(\x03R\rlastContactMs\x12\x1d\n" +
+	"\n" +
+	"last_index\x18\b \x01(\x04R\tlastIndex\x12\x1b\n" +
+	"\tlast_term\x18\t \x01(\x04R\blastTerm\x12\x17\n" +
+	"\adead_ms\x18\n" +
+	" \x01(\x03R\x06deadMs\"?\n" +
 	"\x13FetchEntriesRequest\x12\x14\n" +
 	"\x05first\x18\x01 \x01(\x04R\x05first\x12\x12\n" +
 	"\x04last\x18\x02 \x01(\x04R\x04last\"\xa3\x01\n" +
@@ -2064,7 +2275,7 @@ func file_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_node_v1_node_proto_rawDescData
 }
 
-var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 29)
+var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_node_v1_node_proto_goTypes = []any{
 	(*AppendRequest)(nil),              // 0: node.v1.AppendRequest
 	(*AppendResponse)(nil),             // 1: node.v1.AppendResponse
@@ -2082,58 +2293,62 @@ var file_node_v1_node_proto_goTypes = []any{
 	(*PromiseResponse)(nil),            // 13: node.v1.PromiseResponse
 	(*StatsRequest)(nil),               // 14: node.v1.StatsRequest
 	(*StatsResponse)(nil),              // 15: node.v1.StatsResponse
-	(*FetchEntriesRequest)(nil),        // 16: node.v1.FetchEntriesRequest
-	(*FetchEntriesResponse)(nil),       // 17: node.v1.FetchEntriesResponse
-	(*Entry)(nil),                      // 18: node.v1.Entry
-	(*FetchCheckpointRequest)(nil),     // 19: node.v1.FetchCheckpointRequest
-	(*FetchCheckpointResponse)(nil),    // 20: node.v1.FetchCheckpointResponse
-	(*ReadIndexRequest)(nil),           // 21: node.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),          // 22: node.v1.ReadIndexResponse
-	(*CompareHashRequest)(nil),         // 23: node.v1.CompareHashRequest
-	(*CompareHashResponse)(nil),        // 24: node.v1.CompareHashResponse
-	(*TransferLeadershipRequest)(nil),  // 25: node.v1.TransferLeadershipRequest
-	(*TransferLeadershipResponse)(nil), // 26: node.v1.TransferLeadershipResponse
-	(*RemovePeerRequest)(nil),          // 27: node.v1.RemovePeerRequest
-	(*RemovePeerResponse)(nil),         // 28: node.v1.RemovePeerResponse
+	(*Autopilot)(nil),                  // 16: node.v1.Autopilot
+	(*ServerHealth)(nil),               // 17: node.v1.ServerHealth
+	(*FetchEntriesRequest)(nil),        // 18: node.v1.FetchEntriesRequest
+	(*FetchEntriesResponse)(nil),       // 19: node.v1.FetchEntriesResponse
+	(*Entry)(nil),                      // 20: node.v1.Entry
+	(*FetchCheckpointRequest)(nil),     // 21: node.v1.FetchCheckpointRequest
+	(*FetchCheckpointResponse)(nil),    // 22: node.v1.FetchCheckpointResponse
+	(*ReadIndexRequest)(nil),           // 23: node.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),          // 24: node.v1.ReadIndexResponse
+	(*CompareHashRequest)(nil),         // 25: node.v1.CompareHashRequest
+	(*CompareHashResponse)(nil),        // 26: node.v1.CompareHashResponse
+	(*TransferLeadershipRequest)(nil),  // 27: node.v1.TransferLeadershipRequest
+	(*TransferLeadershipResponse)(nil), // 28: node.v1.TransferLeadershipResponse
+	(*RemovePeerRequest)(nil),          // 29: node.v1.RemovePeerRequest
+	(*RemovePeerResponse)(nil),         // 30: node.v1.RemovePeerResponse
 }
 var file_node_v1_node_proto_depIdxs = []int32{
 	4,  // 0: node.v1.FetchResponse.batches:type_name -> node.v1.Batch
 	9,  // 1: node.v1.ClusterView.peers:type_name -> node.v1.Peer
 	9,  // 2: node.v1.StatsResponse.peers:type_name -> node.v1.Peer
-	18, // 3: node.v1.FetchEntriesResponse.entries:type_name -> node.v1.Entry
-	0,  // 4: node.v1.Node.Append:input_type -> node.v1.AppendRequest
-	2,  // 5: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
-	2,  // 6: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
-	5,  // 7: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
-	7,  // 8: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
-	10, // 9: node.v1.Node.Join:input_type -> node.v1.JoinRequest
-	12, // 10: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
-	14, // 11: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
-	16, // 12: node.v1.Node.FetchEntries:input_type -> node.v1.FetchEntriesRequest
-	19, // 13: node.v1.Node.FetchCheckpoint:input_type -> node.v1.FetchCheckpointRequest
-	21, // 14: node.v1.Node.ReadIndex:input_type -> node.v1.ReadIndexRequest
-	23, // 15: node.v1.Node.CompareHash:input_type -> node.v1.CompareHashRequest
-	25, // 16: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
-	27, // 17: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
-	1,  // 18: node.v1.Node.Append:output_type -> node.v1.AppendResponse
-	3,  // 19: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
-	3,  // 20: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
-	6,  // 21: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
-	8,  // 22: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
-	11, // 23: node.v1.Node.Join:output_type -> node.v1.JoinResponse
-	13, // 24: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
-	15, // 25: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
-	17, // 26: node.v1.Node.FetchEntries:output_type -> node.v1.FetchEntriesResponse
-	20, // 27: node.v1.Node.FetchCheckpoint:output_type -> node.v1.FetchCheckpointResponse
-	22, // 28: node.v1.Node.ReadIndex:output_type -> node.v1.ReadIndexResponse
-	24, // 29: node.v1.Node.CompareHash:output_type -> node.v1.CompareHashResponse
-	26, // 30: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
-	28, // 31: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
-	18, // [18:32] is the sub-list for method output_type
-	4,  // [4:18] is the sub-list for method input_type
-	4,  // [4:4] is the sub-list for extension type_name
-	4,  // [4:4] is the sub-list for extension extendee
-	0,  // [0:4] is the sub-list for field type_name
+	16, // 3: node.v1.StatsResponse.autopilot:type_name -> node.v1.Autopilot
+	17, // 4: node.v1.Autopilot.servers:type_name -> node.v1.ServerHealth
+	20, // 5: node.v1.FetchEntriesResponse.entries:type_name -> node.v1.Entry
+	0,  // 6: node.v1.Node.Append:input_type -> node.v1.AppendRequest
+	2,  // 7: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
+	2,  // 8: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
+	5,  // 9: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
+	7,  // 10: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
+	10, // 11: node.v1.Node.Join:input_type -> node.v1.JoinRequest
+	12, // 12: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
+	14, // 13: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
+	18, // 14: node.v1.Node.FetchEntries:input_type -> node.v1.FetchEntriesRequest
+	21, // 15: node.v1.Node.FetchCheckpoint:input_type -> node.v1.FetchCheckpointRequest
+	23, // 16: node.v1.Node.ReadIndex:input_type -> node.v1.ReadIndexRequest
+	25, // 17: node.v1.Node.CompareHash:input_type -> node.v1.CompareHashRequest
+	27, // 18: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
+	29, // 19: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
+	1,  // 20: node.v1.Node.Append:output_type -> node.v1.AppendResponse
+	3,  // 21: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
+	3,  // 22: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
+	6,  // 23: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
+	8,  // 24: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
+	11, // 25: node.v1.Node.Join:output_type -> node.v1.JoinResponse
+	13, // 26: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
+	15, // 27: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
+	19, // 28: node.v1.Node.FetchEntries:output_type -> node.v1.FetchEntriesResponse
+	22, // 29: node.v1.Node.FetchCheckpoint:output_type -> node.v1.FetchCheckpointResponse
+	24, // 30: node.v1.Node.ReadIndex:output_type -> node.v1.ReadIndexResponse
+	26, // 31: node.v1.Node.CompareHash:output_type -> node.v1.CompareHashResponse
+	28, // 32: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
+	30, // 33: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
+	20, // [20:34] is the sub-list for method output_type
+	6,  // [6:20] is the sub-list for method input_type
+	6,  // [6:6] is the sub-list for extension type_name
+	6,  // [6:6] is the sub-list for extension extendee
+	0,  // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_node_v1_node_proto_init() }
@@ -2149,7 +2364,7 @@ func file_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_v1_node_proto_rawDesc), len(file_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   29,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
