@@ -56,6 +56,27 @@ func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
 	require.Error(t, err, "and then the one that waited")
 }
 
+// A leader that was asked nothing for long is not late with a batch that is just being
+// made: the stream would end, and be opened again, for nothing. (DESIGN.md F13)
+func TestNobodyIsLateWithABatchInTheMaking(t *testing.T) {
+	f, err := New(Config{Holder: new(route.Holder)})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	a := newAppender(f, "p")
+	a.running = true // nobody drives it but the test
+	a.lastAck = f.now() - 2*int64(f.cfg.AckTimeout)
+	s := &appendStream{a: a, began: a.lastAck, opened: true}
+	rec := []byte("r")
+	require.NoError(t, a.enqueue(&op{rec: rec, buf: mem.SliceBuffer(rec), size: len(rec), done: make(chan struct{}, 1)}, nil))
+	var fin finished
+	b := a.take(anybody, &fin) // as the sender does, and then builds it
+	_, cause := a.check(s)
+	require.NoError(t, cause)
+	b.sentAt -= 2 * int64(f.cfg.AckTimeout)
+	_, cause = a.check(s)
+	require.ErrorIs(t, cause, errAckTimeout, "it is when time has passed since")
+}
+
 // What nobody else's batch is under way for is sent by who queued it, which spares a
 // call that waits alone the sender's waking up. (DESIGN.md F7)
 func TestALoneCallIsSentByItsOwn(t *testing.T) {
@@ -131,7 +152,7 @@ func TestALoneCallIsSentByItsOwn(t *testing.T) {
 // sentBatches counts what is sent on a stream.
 type sentBatches struct {
 	grpc.ClientStream
-	ctx context.Context //nolint:containedctx // the stream's
+	ctx context.Context // the stream's
 	n   int
 }
 

@@ -184,7 +184,7 @@ func (a *appender) check(s *appendStream) (pause time.Duration, cause error) {
 	switch {
 	case len(a.inflight) > 0, a.queue.n > 0 && !s.opened:
 		late := busy
-		if len(a.inflight) > 0 && a.inflight[0].sent {
+		if len(a.inflight) > 0 {
 			late = max(late, a.inflight[0].sentAt)
 		}
 		if late += ack; late <= now {

@@ -31,11 +31,11 @@ type batch struct {
 	ops     []*op // by record; nil where the outcome has been told already
 	first   uint64
 	count   uint32
-	bytes   int  // of records
-	built   bool // head and records are set
-	sent    bool // on the stream that is open now
-	tainted bool // an attempt ended without an outcome: it may be appended
-	sentAt  int64
+	bytes   int   // of records
+	built   bool  // head and records are set
+	sent    bool  // on the stream that is open now
+	tainted bool  // an attempt ended without an outcome: it may be appended
+	sentAt  int64 // the last time; until the first one when it was made
 	// kept is the bytes of records whose clients were told already, which count in the
 	// bounds as long as the batch is here: of all, and of streams.
 	kept, keptOfStreams load

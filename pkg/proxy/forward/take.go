@@ -146,7 +146,7 @@ func (a *appender) take(whom whom, fin *finished) *batch {
 	if a.uneven(now) {
 		limit = min(limit, unevenBytes)
 	}
-	b := &batch{first: a.seq}
+	b := &batch{first: a.seq, sentAt: now}
 	part := limit / 2
 	if whom == lights {
 		part = limit
