@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -255,6 +256,18 @@ func TestProduceStreamBoundsItsBytes(t *testing.T) {
 		}
 	}
 	require.NoError(t, <-sent)
+}
+
+// A stream's window takes room when it is used: there may be thousands that are idle.
+func TestAnIdleProduceStreamIsSmall(t *testing.T) {
+	const streams = 100
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range streams {
+		_ = server.NewProduceStream()
+	}
+	runtime.ReadMemStats(&after)
+	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/streams, uint64(2<<10))
 }
 
 func TestProduceStreamFailsFromTheFirstFailureOn(t *testing.T) {

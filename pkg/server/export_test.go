@@ -9,6 +9,9 @@ import (
 // Stored is a batch as the log keeps it.
 var Stored = storedBatch
 
+// NewProduceStream makes what a ProduceStream has from its first moment on.
+func NewProduceStream() any { return newPipeline(produceWindow, produceBytes, nil, nil) }
+
 // TakenAfterEnd counts the messages a stream submits after its end is queued.
 func TakenAfterEnd(messages int) (submissions int) {
 	p := newPipeline(messages, 1<<20, func([]byte) (submitted, error) {

@@ -39,8 +39,9 @@ type pipeline struct {
 	bytes int64 // all there is of room
 
 	mu    sync.Mutex
-	ended bool           // guarded by mu; once true, nothing is submitted or queued
-	queue chan submitted // a slot each, and one for the end: sending never blocks
+	ended bool          // guarded by mu; once true, nothing is submitted or queued
+	queue []submitted   // oldest first: a slot each, and one for the end; guarded by mu
+	news  chan struct{} // room for one: something was queued
 }
 
 func newPipeline(window int, bytes int64, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
@@ -48,7 +49,7 @@ func newPipeline(window int, bytes int64, submit func([]byte) (submitted, error)
 		submit: submit, ack: ack,
 		slots: make(chan struct{}, window),
 		room:  semaphore.NewWeighted(bytes), bytes: bytes,
-		queue: make(chan submitted, window+1),
+		news: make(chan struct{}, 1),
 	}
 }
 
@@ -101,8 +102,27 @@ func (p *pipeline) take(in []byte, cost int64) bool {
 		return false
 	}
 	b.cost = cost
-	p.queue <- b
+	p.put(b)
 	return true
+}
+
+// put queues b. mu is held.
+func (p *pipeline) put(b submitted) {
+	p.queue = append(p.queue, b)
+	select {
+	case p.news <- struct{}{}:
+	default:
+	}
+}
+
+// taken is all that is queued. It leaves the place of what was taken before to the next,
+// so that a stream has places for what it has had in flight, and none for its window.
+func (p *pipeline) taken(before []submitted) []submitted {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := p.queue
+	p.queue = before[:0]
+	return all
 }
 
 func (p *pipeline) end(err error) {
@@ -116,39 +136,51 @@ func (p *pipeline) endLocked(err error) {
 		return
 	}
 	p.ended = true
-	p.queue <- submitted{err: err}
+	p.put(submitted{err: err})
 }
 
 func (p *pipeline) acknowledge(ctx context.Context, snd *sender) error {
+	var some []submitted
 	for {
-		var b submitted
 		select {
-		case b = <-p.queue:
+		case <-p.news:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if errors.Is(b.err, io.EOF) {
-			return nil
+		some = p.taken(some)
+		for i, b := range some {
+			some[i] = submitted{}
+			if errors.Is(b.err, io.EOF) {
+				return nil
+			}
+			if b.err != nil {
+				return b.err
+			}
+			if err := p.settle(ctx, snd, b); err != nil {
+				return err
+			}
 		}
-		if b.err != nil {
-			return b.err
-		}
-		select {
-		case <-b.pending.Done():
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		r, err := b.pending.Result()
-		if err != nil {
-			// What was submitted behind it is not acknowledged either: its outcome
-			// is unknown to the client, and a sequence settles it.
-			p.end(err)
-			return settled(err)
-		}
-		if err := snd.send(p.ack(b, r)); err != nil {
-			return err
-		}
-		p.room.Release(b.cost)
-		<-p.slots
 	}
+}
+
+// settle waits for the outcome of b and sends it.
+func (p *pipeline) settle(ctx context.Context, snd *sender, b submitted) error {
+	select {
+	case <-b.pending.Done():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	r, err := b.pending.Result()
+	if err != nil {
+		// What was submitted behind it is not acknowledged either: its outcome
+		// is unknown to the client, and a sequence settles it.
+		p.end(err)
+		return settled(err)
+	}
+	if err := snd.send(p.ack(b, r)); err != nil {
+		return err
+	}
+	p.room.Release(b.cost)
+	<-p.slots
+	return nil
 }
