@@ -43,6 +43,7 @@ func commands(build telemetry.Build) []cli.Command {
 		recoverCommand(),
 		caCommand(),
 		certCommand(),
+		tlsShowCommand(),
 		keygenCommand(),
 		versionCommand(build),
 	}
