@@ -27,9 +27,11 @@ func parseGossipKey(text string) ([]byte, error) {
 	return key, nil
 }
 
-func gossipKey(inline, file string) ([]byte, error) {
+// gossipKeys are the key in the configuration, or all those in a file.
+func gossipKeys(inline, file string) ([][]byte, error) {
 	if file == "" {
-		return parseGossipKey(inline)
+		key, err := parseGossipKey(inline)
+		return [][]byte{key}, err
 	}
 	info, err := os.Stat(file)
 	if err != nil {
@@ -42,11 +44,18 @@ func gossipKey(inline, file string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("gossip key: %w", err)
 	}
-	key, err := parseGossipKey(string(text))
-	if err != nil {
-		return nil, fmt.Errorf("gossip key: %s: %w", file, err)
+	var keys [][]byte
+	for word := range strings.FieldsSeq(string(text)) {
+		key, err := parseGossipKey(word)
+		if err != nil {
+			return nil, fmt.Errorf("gossip key: %s: %w", file, err)
+		}
+		keys = append(keys, key)
 	}
-	return key, nil
+	if len(keys) == 0 {
+		return nil, fmt.Errorf("gossip key: %s: holds none: make one with `logd keygen`", file)
+	}
+	return keys, nil
 }
 
 // advertised is the host to advertise for one that is bound, when none is set.

@@ -27,7 +27,8 @@ type Node struct {
 	BootstrapExpect int      `hcl:"bootstrap_expect,optional"`
 	RetryJoin       []string `hcl:"retry_join,optional"`
 
-	// The gossip key, 32 bytes in base64, here or in a file. GossipKeyBytes reads it.
+	// The gossip key, 32 bytes in base64, here or in a file, which may have several,
+	// one a line: the first is spoken, all are understood. GossipKeys reads them.
 	GossipKey     string `hcl:"gossip_key,optional"`
 	GossipKeyFile string `hcl:"gossip_key_file,optional"`
 
@@ -166,7 +167,8 @@ func (c *Node) AdvertiseHost() (string, error) {
 	return advertised(c.BindAddr, "advertise_addr")
 }
 
-// GossipKeyBytes is the gossip key, read from its file where one is named.
-func (c *Node) GossipKeyBytes() ([]byte, error) {
-	return gossipKey(c.GossipKey, c.GossipKeyFile)
+// GossipKeys are the gossip keys, at least one, read from their file where one is
+// named. The first is the one to encrypt with.
+func (c *Node) GossipKeys() ([][]byte, error) {
+	return gossipKeys(c.GossipKey, c.GossipKeyFile)
 }

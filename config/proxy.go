@@ -192,7 +192,8 @@ func (c *Proxy) AdvertiseHost() (string, error) {
 	return advertised(host, "gossip.advertise_address")
 }
 
-// GossipKeyBytes is the gossip key, read from its file where one is named.
-func (c *Proxy) GossipKeyBytes() ([]byte, error) {
-	return gossipKey(c.Gossip.Key, c.Gossip.KeyFile)
+// GossipKeys are the gossip keys, at least one, read from their file where one is
+// named. The first is the one to encrypt with.
+func (c *Proxy) GossipKeys() ([][]byte, error) {
+	return gossipKeys(c.Gossip.Key, c.Gossip.KeyFile)
 }

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"bytes"
 	"encoding/base64"
 	"os"
 	"path/filepath"
@@ -162,22 +163,34 @@ func TestGossipKeyIsNeverInAnError(t *testing.T) {
 
 func TestGossipKeyFile(t *testing.T) {
 	c := validNode()
-	key, err := c.GossipKeyBytes()
+	keys, err := c.GossipKeys()
 	require.NoError(t, err)
-	require.Len(t, key, config.GossipKeyLen)
+	require.Len(t, keys, 1)
+	require.Len(t, keys[0], config.GossipKeyLen)
 
 	c.GossipKey = ""
 	c.GossipKeyFile = write(t, t.TempDir(), "key", testKey+"\n")
-	key, err = c.GossipKeyBytes()
+	keys, err = c.GossipKeys()
 	require.NoError(t, err)
-	require.Len(t, key, config.GossipKeyLen)
+	require.Len(t, keys, 1)
+	second := base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, config.GossipKeyLen))
+	c.GossipKeyFile = write(t, t.TempDir(), "keys", testKey+"\n\n"+second+"\n")
+	keys, err = c.GossipKeys()
+	require.NoError(t, err)
+	require.Len(t, keys, 2)
+	require.Equal(t, byte(7), keys[1][0], "the order is kept")
+	for text, says := range map[string]string{"\n": "holds none", testKey + "\nshort\n": "keygen"} {
+		c.GossipKeyFile = write(t, t.TempDir(), "keys", text)
+		_, err = c.GossipKeys()
+		require.ErrorContains(t, err, says)
+	}
 
 	require.NoError(t, os.Chmod(c.GossipKeyFile, 0o644))
-	_, err = c.GossipKeyBytes()
+	_, err = c.GossipKeys()
 	require.ErrorContains(t, err, "mode")
 
 	c.GossipKeyFile = filepath.Join(t.TempDir(), "none")
-	_, err = c.GossipKeyBytes()
+	_, err = c.GossipKeys()
 	require.ErrorIs(t, err, os.ErrNotExist)
 }
 

@@ -22,7 +22,7 @@ func (a *Agent) openGossip() error {
 	if err != nil {
 		return err
 	}
-	key, err := a.cfg.GossipKeyBytes()
+	keys, err := a.cfg.GossipKeys()
 	if err != nil {
 		return err
 	}
@@ -36,7 +36,9 @@ func (a *Agent) openGossip() error {
 		BindAddr:      bind,
 		AdvertiseAddr: net.JoinHostPort(host, "0"),
 		Label:         a.tls.Identity().Cluster,
-		Key:           key,
+		Key:           keys[0],
+		OtherKeys:     keys[1:],
+		KeyringPath:   filepath.Join(a.cfg.DataDir, "gossip.keyring"),
 		RetryJoin:     a.cfg.RetryJoin,
 		SnapshotPath:  filepath.Join(a.cfg.DataDir, "gossip.snapshot"),
 		Tags: membership.Tags{

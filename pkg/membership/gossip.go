@@ -26,6 +26,8 @@ type Config struct {
 	AdvertiseAddr string   // host:port others use; empty: the bound one
 	Label         string   // the cluster's name: members with another are not heard
 	Key           []byte   // 16, 24 or 32 bytes; empty: not encrypted, for development only
+	OtherKeys     [][]byte // understood as well, while keys are being changed
+	KeyringPath   string   // file that keeps keys changed over gossip, and wins over Key; empty: none
 	RetryJoin     []string // host:port of members; Run tries until each has answered
 	SnapshotPath  string   // file that remembers members over a restart; empty: none
 	Tags          Tags     // as they are at the start
@@ -64,6 +66,7 @@ type Gossip struct {
 	metrics   *metrics
 	serf      *serf.Serf
 	transport *transport
+	ring      *memberlist.Keyring // nil: not encrypted
 
 	events   chan serf.Event // from Serf; see pump
 	dirty    chan struct{}   // one token: members may differ from the view
@@ -79,6 +82,7 @@ type Gossip struct {
 	closed bool           // guarded by mu; once true, workers grows no more
 	result error          // of the first Close; set before closedOnce ends
 	once   sync.Once      // Close
+	keysMu sync.Mutex     // held during a change of the keys
 	tagsMu sync.Mutex     // held while wanted is read, changed and stored
 	worker sync.WaitGroup // goroutines of Run that may block on the network; Add under mu while not closed
 }
@@ -97,11 +101,6 @@ func open(cfg Config) (_ *Gossip, err error) {
 	if cfg.ID == "" {
 		return nil, errors.New("no id")
 	}
-	if len(cfg.Key) > 0 {
-		if err := checkKey(cfg.Key); err != nil {
-			return nil, err
-		}
-	}
 	if len(cfg.Label) > memberlist.LabelMaxSize {
 		return nil, fmt.Errorf("label of %d bytes, at most %d", len(cfg.Label), memberlist.LabelMaxSize)
 	}
@@ -116,6 +115,10 @@ func open(cfg Config) (_ *Gossip, err error) {
 	logger := cfg.Logger
 	if logger == nil {
 		logger = hclog.NewNullLogger()
+	}
+	ring, err := openKeyring(cfg, logger)
+	if err != nil {
+		return nil, err
 	}
 	std := log.New(newPaced(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true})), "", 0)
 
@@ -148,7 +151,7 @@ func open(cfg Config) (_ *Gossip, err error) {
 	g := &Gossip{
 		id: cfg.ID, role: cfg.Role, retryJoin: slices.Clone(cfg.RetryJoin),
 		bound: net.JoinHostPort(bind.IP.String(), strconv.Itoa(port)),
-		log:   logger, reg: cfg.Registerer, metrics: m, transport: tr,
+		log:   logger, reg: cfg.Registerer, metrics: m, transport: tr, ring: ring,
 		events:  make(chan serf.Event, 512), // a burst while pump is not scheduled
 		dirty:   make(chan struct{}, 1),
 		retag:   make(chan struct{}, 1),
@@ -208,7 +211,9 @@ func (g *Gossip) serfConfig(cfg Config, tags map[string]string, std *log.Logger,
 	ml.ProbeTimeout = 100 * time.Millisecond
 	ml.DeadNodeReclaimTime = 30 * time.Second
 	ml.Label = cfg.Label
-	ml.SecretKey = cfg.Key
+	ml.Keyring = g.ring
+	c.KeyringFile = cfg.KeyringPath
+	c.QueryTimeoutMult = 40 // 2 s among up to nine members
 	c.MemberlistConfig = ml
 	return c
 }

@@ -190,7 +190,7 @@ func (p *Proxy) certificates(reg prometheus.Registerer) (up, down *tlsconf.Sourc
 // discover opens gossip if a source needs it, and makes the sources.
 func (p *Proxy) discover(id tlsconf.Identity, reg prometheus.Registerer) ([]discovery.Source, error) {
 	if p.cfg.UsesGossip() {
-		key, err := p.cfg.GossipKeyBytes()
+		keys, err := p.cfg.GossipKeys()
 		if err != nil {
 			return nil, err
 		}
@@ -204,7 +204,7 @@ func (p *Proxy) discover(id tlsconf.Identity, reg prometheus.Registerer) ([]disc
 		}
 		p.gossip, err = membership.Open(membership.Config{
 			ID: p.id, Role: membership.RoleProxy, BindAddr: p.cfg.Gossip.Address, AdvertiseAddr: advertise,
-			Label: id.Cluster, Key: key, RetryJoin: p.cfg.Gossip.RetryJoin,
+			Label: id.Cluster, Key: keys[0], OtherKeys: keys[1:], RetryJoin: p.cfg.Gossip.RetryJoin,
 			Tags:   membership.Tags{Version: p.version},
 			Logger: p.log.Named("gossip"), Registerer: reg,
 		})
