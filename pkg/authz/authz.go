@@ -2,73 +2,140 @@ package authz
 
 import (
 	"slices"
-	"strings"
+	"sync"
+	"sync/atomic"
+
+	"github.com/hashicorp/go-hclog"
 )
 
-// The roles, as certificates name them (spiffe://<cluster>/<role>/<name>).
-const (
-	client  = "client"
-	proxy   = "proxy"
-	storage = "storage"
-	admin   = "admin"
-)
-
-// rule is what is said about one method.
-type rule struct {
-	roles []string
-	// principal: a proxy calls it for somebody and has to say for whom.
-	principal bool
+// Caller is who calls: what the certificate says and, from a proxy, for whom.
+type Caller struct {
+	Role, Name string
+	// Principal is whom a proxy speaks for. It counts only if Proxied.
+	Principal string
+	Proxied   bool
 }
 
-var (
-	users    = []string{client, proxy, admin}
-	insiders = []string{proxy, storage, admin}
-	nodes    = []string{storage}
-	admins   = []string{admin}
-)
-
-// rules, by full method name. Never changed.
-var rules = map[string]rule{
-	"/log.v1.Log/Produce":       {users, true},
-	"/log.v1.Log/Consume":       {users, true},
-	"/log.v1.Log/ConsumeStream": {users, true},
-	"/log.v1.Log/ProduceStream": {users, true},
-	"/log.v1.Log/GetServers":    {users, false},
-	"/log.v1.Log/GetOffsets":    {users, false},
-
-	"/node.v1.Node/Append":             {insiders, true},
-	"/node.v1.Node/Fetch":              {insiders, true},
-	"/node.v1.Node/FetchStream":        {insiders, true},
-	"/node.v1.Node/Offsets":            {insiders, false},
-	"/node.v1.Node/WatchCluster":       {insiders, false},
-	"/node.v1.Node/Stats":              {insiders, false},
-	"/node.v1.Node/Join":               {nodes, false},
-	"/node.v1.Node/Promise":            {nodes, false},
-	"/node.v1.Node/FetchEntries":       {nodes, false},
-	"/node.v1.Node/FetchCheckpoint":    {nodes, false},
-	"/node.v1.Node/ReadIndex":          {nodes, false},
-	"/node.v1.Node/CompareHash":        {nodes, false},
-	"/node.v1.Node/TransferLeadership": {admins, false},
-	"/node.v1.Node/RemovePeer":         {admins, false},
+// subject is whose action a call is.
+func (c Caller) subject() string {
+	if c.Proxied {
+		return c.Principal
+	}
+	return c.Name
 }
 
-// openServices take every role: they tell nothing a certificate does not open.
-var openServices = []string{
-	"/grpc.health.v1.Health/",
-	"/grpc.reflection.v1.ServerReflection/",
-	"/grpc.reflection.v1alpha.ServerReflection/",
+// Authorizer decides about calls. Safe for concurrent use.
+type Authorizer struct {
+	files   Files
+	logger  hclog.Logger
+	metrics *metrics
+
+	// What decides now. Every call loads it once, and nothing behind it ever changes
+	// but for the memory of its decisions, so a reload is one Swap.
+	inForce atomic.Pointer[version]
+
+	mu     sync.Mutex // held over a look at the files
+	loaded sources    // what inForce was made from; guarded by mu
+	seen   sources    // what the last look found; guarded by mu
+	failed *sources   // what did not load and was told; guarded by mu, nil if all is well
 }
 
-// Open says whether a method, by its full name, takes every role.
-func Open(method string) bool {
-	return slices.ContainsFunc(openServices, func(prefix string) bool { return strings.HasPrefix(method, prefix) })
+// version is the rules between two reloads.
+type version struct {
+	policy     *policy       // nil: roles alone decide
+	superseded chan struct{} // closed after the next version has been put in force
 }
 
-// Allowed says whether the holder of a certificate with that role may call a
-// method.
-func Allowed(role, method string) bool {
-	return Open(method) || slices.Contains(rules[method].roles, role)
+// ByRole decides by the role in the certificate alone.
+func ByRole() *Authorizer {
+	a := &Authorizer{logger: hclog.NewNullLogger(), metrics: newMetrics(nil)}
+	a.inForce.Store(&version{superseded: make(chan struct{})})
+	return a
 }
 
-// NeedsPrincipal says whether a proxy that calls a method has to say for whom.
-func NeedsPrincipal(method string) bool { return rules[method].principal }
+// Grant is leave to make a call, for as long as the rules do not change.
+type Grant struct {
+	caller Caller
+	method string
+	by     *version
+}
+
+// Changed is closed once the rules the grant goes by are no longer in force. A
+// stream that outlives it asks for another by Renew.
+func (g Grant) Changed() <-chan struct{} {
+	if g.by == nil {
+		return nil
+	}
+	return g.by.superseded
+}
+
+// Method is what the grant is for, by its full name.
+func (g Grant) Method() string { return g.method }
+
+// Check decides whether the caller may call a method, given by its full name. The
+// error is a *DeniedError. It allocates nothing for a caller that may and has been
+// seen under these rules.
+func (a *Authorizer) Check(c Caller, method string) (Grant, error) {
+	v := a.inForce.Load()
+	if denied := v.check(c, method); denied != nil {
+		a.metrics.denied.WithLabelValues(denied.label()).Inc()
+		return Grant{}, denied
+	}
+	return Grant{c, method, v}, nil
+}
+
+// Renew decides again about what is under way, by the rules in force now.
+func (a *Authorizer) Renew(g Grant) (Grant, error) { return a.Check(g.caller, g.method) }
+
+func (v *version) check(c Caller, method string) *DeniedError {
+	deny := func(r reason, a Action) *DeniedError {
+		return &DeniedError{Caller: c, Method: method, Action: a, reason: r}
+	}
+	if c.Proxied {
+		if c.Role != proxy {
+			return deny(notAProxy, Impersonate)
+		}
+		if !v.can(c.Name, possible[proxy], granted[proxy], Impersonate) {
+			return deny(notAllowed, Impersonate)
+		}
+	}
+	if Public(method) {
+		return nil
+	}
+	r := rules[method]
+	if !slices.Contains(r.roles, c.Role) {
+		return deny(wrongRole, 0)
+	}
+	actions, may, has := r.actions, possible[c.Role], granted[c.Role]
+	switch {
+	case c.Proxied:
+		may, has = represented, represented
+	case c.Role == proxy && r.principal:
+		return deny(forNobody, 0)
+	case c.Role == proxy && len(actions) > 0:
+		actions = speaks // what it asks for itself, it asks to speak for others
+	case c.Role == admin && len(actions) == 0:
+		actions = operates
+	}
+	if len(actions) == 0 {
+		return nil
+	}
+	for _, a := range actions {
+		if v.can(c.subject(), may, has, a) {
+			return nil
+		}
+	}
+	return deny(notAllowed, actions[0])
+}
+
+// can says whether a subject, which may be granted some powers, and without a
+// policy has others, is allowed an action.
+func (v *version) can(subject string, possible, granted powers, a Action) bool {
+	switch {
+	case !possible.has(a):
+		return false
+	case v.policy == nil:
+		return granted.has(a)
+	}
+	return v.policy.allows(subject, a)
+}

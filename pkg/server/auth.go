@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
-	"fmt"
 	"net/url"
 
 	"google.golang.org/grpc"
@@ -31,6 +30,7 @@ type caller struct {
 	// principal is the client a proxy speaks for, and for everybody else the
 	// name in the certificate.
 	principal string
+	grant     authz.Grant
 }
 
 // owner identifies who a producer id belongs to: the principal together with
@@ -63,34 +63,69 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	}
 	id := info.identity
 	who := caller{identity: id, principal: id.Name}
+	ask := authz.Caller{Role: string(id.Role), Name: id.Name}
 	if claimed := metadata.ValueFromIncomingContext(ctx, metaPrincipal); len(claimed) > 0 {
-		switch {
-		case id.Role != tlsconf.RoleProxy:
-			return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: only a proxy speaks for others, %s is of role %s", metaPrincipal, id.Name, id.Role)}
-		case len(claimed) != 1 || claimed[0] == "" || len(claimed[0]) > maxPrincipal:
-			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": exactly one name is needed"}
+		name, err := principalOf(claimed)
+		if err != nil && id.Role == tlsconf.RoleProxy {
+			return nil, err
 		}
-		// What a header cannot hold comes percent-encoded.
-		name, err := url.PathUnescape(claimed[0])
-		if err != nil {
-			return nil, apierr.PermissionDenied{Why: metaPrincipal + ": not percent-encoded"}
-		}
-		who.principal = name
-	} else if id.Role == tlsconf.RoleProxy && authz.NeedsPrincipal(method) {
-		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: %s has to say for whom (%s)", method, id.Name, metaPrincipal)}
+		who.principal, ask.Principal, ask.Proxied = name, name, true
 	}
-	if authz.Open(method) {
+	grant, err := s.authz.Check(ask, method)
+	if err != nil {
+		return nil, s.refused(who, method, err)
+	}
+	who.grant = grant
+	if authz.Public(method) {
 		return context.WithValue(ctx, callerKey{}, who), nil
-	}
-	if !authz.Allowed(string(id.Role), method) {
-		return nil, apierr.PermissionDenied{Why: fmt.Sprintf("%s: not for role %s (%s)", method, id.Role, id.Name)}
 	}
 	select {
 	case <-s.stopping:
 		return nil, apierr.Draining{}
 	default:
 	}
+	if authz.Audited(method) {
+		s.audit.allowed(who, method)
+	}
 	return context.WithValue(ctx, callerKey{}, who), nil
+}
+
+// principalOf is the one name in what a proxy has said.
+func principalOf(claimed []string) (string, error) {
+	if len(claimed) != 1 || claimed[0] == "" || len(claimed[0]) > maxPrincipal {
+		return "", apierr.PermissionDenied{Why: metaPrincipal + ": exactly one name is needed"}
+	}
+	// What a header cannot hold comes percent-encoded.
+	name, err := url.PathUnescape(claimed[0])
+	if err != nil {
+		return "", apierr.PermissionDenied{Why: metaPrincipal + ": not percent-encoded"}
+	}
+	return name, nil
+}
+
+// refused is a denial as the caller is told it.
+func (s *Server) refused(who caller, method string, err error) error {
+	s.audit.denied(who, method, err)
+	return apierr.PermissionDenied{Why: err.Error()}
+}
+
+// standing watches over a grant for as long as a stream goes by it.
+type standing struct {
+	s   *Server
+	who caller
+}
+
+// changed is closed when the rules have changed since the last look.
+func (g *standing) changed() <-chan struct{} { return g.who.grant.Changed() }
+
+// look asks again, and gives the refusal if the stream may not go on.
+func (g *standing) look() error {
+	grant, err := g.s.authz.Renew(g.who.grant)
+	if err != nil {
+		return g.s.refused(g.who, g.who.grant.Method(), err)
+	}
+	g.who.grant = grant
+	return nil
 }
 
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
@@ -111,7 +146,7 @@ func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerIn
 		return err
 	}
 	ss = &callerStream{ServerStream: ss, ctx: ctx}
-	if authz.Open(info.FullMethod) {
+	if authz.Public(info.FullMethod) {
 		return s.untilStop(func() error { return next(srv, ss) })
 	}
 	if err := next(srv, ss); err != nil {

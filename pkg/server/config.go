@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/replica"
@@ -93,6 +94,7 @@ type Config struct {
 	Log      Log
 	Promises Promises
 	TLS      *tlsconf.Source
+	Authz    *authz.Authorizer // nil: roles alone decide
 	// Addresses is host:port of a node's RPC listener, "" when unknown.
 	Addresses func(id string) string
 	// ReadIndex asks the node with that id for its ReadIndex. Nil: followers
@@ -132,6 +134,9 @@ func (c *Config) fill() {
 	orInt(&c.OffsetsInterval, defaultOffsets)
 	if c.Connections == (netlimit.Budget{}) {
 		c.Connections = netlimit.Clients(netlimit.Files())
+	}
+	if c.Authz == nil {
+		c.Authz = authz.ByRole()
 	}
 	if c.Clock == nil {
 		c.Clock = time.Now

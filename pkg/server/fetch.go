@@ -118,7 +118,8 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 }
 
 // tail runs a stream that reads: headers go out at once, and its context is
-// cancelled with DRAINING when the server stops, after the message under way.
+// cancelled, after the message under way, with DRAINING when the server stops, and
+// with PERMISSION_DENIED when its caller may not read any more.
 func (s *Server) tail(stream grpc.ServerStream, work func(context.Context, *sender) error) error {
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(errEnded)
@@ -126,7 +127,11 @@ func (s *Server) tail(stream grpc.ServerStream, work func(context.Context, *send
 		return err
 	}
 	snd := newSender(stream)
-	return s.supervise(snd, apierr.Overloaded{RetryAfter: time.Second}, func() { cancel(apierr.Draining{}) }, func() error {
+	ending := func(why error) (cut bool) {
+		cancel(why)
+		return errors.As(why, new(apierr.PermissionDenied))
+	}
+	return s.supervise(snd, apierr.Overloaded{RetryAfter: time.Second}, ending, func() error {
 		err := work(ctx, snd)
 		if errors.Is(err, context.Canceled) {
 			return context.Cause(ctx)

@@ -64,8 +64,13 @@ func (p *pipeline) run(s *Server, stream grpc.ServerStream) error {
 	}
 	s.helpers.Go(func() { p.receive(ctx, stream) })
 	snd := newSender(stream)
-	// Acknowledgements that nobody reads say nothing about what was submitted.
-	return s.supervise(snd, apierr.OutcomeUnknown{}, func() { p.end(apierr.Draining{}) },
+	// Whatever ends the stream, what was submitted is acknowledged before. Acknowledgements
+	// that nobody reads say nothing about it.
+	ending := func(why error) (cut bool) {
+		p.end(why)
+		return false
+	}
+	return s.supervise(snd, apierr.OutcomeUnknown{}, ending,
 		func() error { return p.acknowledge(ctx, snd) })
 }
 

@@ -19,6 +19,7 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/internal/rounds"
 	"github.com/logd-io/logd/pkg/replica"
@@ -35,6 +36,8 @@ type Server struct {
 	replica Replica
 	log     Log
 	door    *door
+	authz   *authz.Authorizer
+	audit   *audit
 	grpc    *grpc.Server
 	health  *health.Server
 
@@ -64,6 +67,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{
 		cfg: cfg, logger: cfg.Logger, replica: cfg.Replica, log: cfg.Log,
+		authz: cfg.Authz, audit: newAudit(cfg.Logger.Named("audit"), cfg.Registerer),
 		health:   health.NewServer(),
 		draining: make(chan struct{}), stopping: make(chan struct{}),
 		extracts: make(chan struct{}, maxExtracts),

@@ -50,9 +50,9 @@ var may = deptest.May{
 	{Package: "pkg/proxy/route", Imports: []string{"pkg/balance", "pkg/discovery"}},
 	{Package: "pkg/proxy/upstream", Imports: []string{"pkg/discovery"}},
 	{Package: "pkg/proxy/control", Imports: []string{"pkg/proxy/route", "pkg/proxy/upstream", "pkg/discovery", "pkg/balance", "pkg/apierr", "pkg/api/..."}},
-	{Package: "pkg/proxy/forward", Imports: []string{"pkg/proxy/route", "pkg/proxy/upstream", "pkg/api/...", "pkg/apierr", "pkg/authz"}},
+	{Package: "pkg/proxy/forward", Imports: []string{"pkg/proxy/route", "pkg/proxy/upstream", "pkg/api/...", "pkg/apierr"}},
 	{Package: "pkg/proxy", Imports: []string{
-		"pkg/proxy/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/balance", "pkg/certwatch", "pkg/discovery/...", "pkg/membership",
+		"pkg/proxy/...", "config", "pkg/api/...", "pkg/apierr", "pkg/balance", "pkg/certwatch", "pkg/discovery/...", "pkg/membership",
 	}},
 
 	{Package: "pkg/telemetry"},
@@ -72,9 +72,9 @@ var never = map[string]deptest.Never{
 		From: []string{"pkg/proxy/...", "cmd/logproxy"},
 		To: []string{
 			"github.com/hashicorp/raft/...", "github.com/hashicorp/raft-autopilot/...", "pkg/commitlog/...", "pkg/raftstore/...", "pkg/replica/...",
-			"pkg/agent/...", "pkg/server/...",
+			"pkg/agent/...", "pkg/server/...", "github.com/casbin/casbin/v3/...",
 		},
-		Why: "a sidecar holds no data and must stay small",
+		Why: "a sidecar holds no data, decides about nobody and must stay small",
 	},
 	"the data path does not know control": {
 		From: []string{"pkg/proxy/forward"}, To: []string{"pkg/proxy/control"},
@@ -138,6 +138,7 @@ var only = map[string]deptest.Only{
 	"serf":           {Library: "github.com/hashicorp/serf/...", By: []string{"pkg/membership/..."}, Why: "membership answers with values"},
 	"memberlist":     {Library: "github.com/hashicorp/memberlist/...", By: []string{"pkg/membership/..."}, Why: "membership answers with values"},
 	"grpc-proxy":     {Library: "github.com/mwitkow/grpc-proxy/...", By: []string{"pkg/proxy", "pkg/proxy/forward"}, Why: "it passes through what the proxy does not know"},
+	"casbin":         {Library: "github.com/casbin/casbin/v3/...", By: []string{"pkg/authz"}, Why: "authz answers who may, and could ask another library"},
 	"hcl":            {Library: "github.com/hashicorp/hcl/v2/...", By: []string{"config", "test/..."}, Why: "the others see the decoded structs"},
 }
 
