@@ -33,6 +33,7 @@ type Node struct {
 	GossipKeyFile string `hcl:"gossip_key_file,optional"`
 
 	TLS    TLS    `hcl:"tls,block"`
+	ACL    ACL    `hcl:"acl,block"`
 	Raft   Raft   `hcl:"raft,block"`
 	Log    Log    `hcl:"log,block"`
 	Retain Retain `hcl:"retain,block"`
@@ -66,6 +67,13 @@ type TLS struct {
 
 // IsZero reports that nothing is set.
 func (t TLS) IsZero() bool { return t == TLS{} }
+
+// ACL names the casbin files that say who may do what. Without a policy the roles in
+// certificates decide alone; with one, what it does not allow is refused.
+type ACL struct {
+	Model  string `hcl:"model,optional"` // empty: the model that is built in
+	Policy string `hcl:"policy,optional"`
+}
 
 // Raft is what may be tuned of the replication.
 type Raft struct {

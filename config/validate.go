@@ -54,6 +54,9 @@ func (c *Node) Validate() error {
 	v.joins("retry_join", c.RetryJoin)
 	v.gossipKey("gossip_key", c.GossipKey, "gossip_key_file", c.GossipKeyFile)
 	v.tls("tls", c.TLS, true)
+	if _, block := c.origins["acl"]; c.ACL.Policy == "" && (block || c.ACL.Model != "") {
+		v.add("acl.policy", "required: the file of rules. Without an acl block, roles decide alone")
+	}
 	within(v, "raft.heartbeat_timeout", c.Raft.HeartbeatTimeout, 10*time.Millisecond, time.Minute)
 	within(v, "log.segment_size", c.Log.SegmentSize, 64*KiB, GiB)
 	within(v, "log.cache_size", c.Log.CacheSize, MiB, 64*GiB)

@@ -55,6 +55,7 @@ func TestValidateNode(t *testing.T) {
 		"gossip key of 16 bytes":     {func(c *config.Node) { c.GossipKey = base64.StdEncoding.EncodeToString(make([]byte, 16)) }, "gossip_key"},
 		"two gossip keys":            {func(c *config.Node) { c.GossipKeyFile = "/k" }, "gossip_key_file"},
 		"no key file":                {func(c *config.Node) { c.TLS.KeyFile = "" }, "tls.key_file"},
+		"a model without a policy":   {func(c *config.Node) { c.ACL.Model = "m" }, "acl.policy"},
 		"heartbeat too short":        {func(c *config.Node) { c.Raft.HeartbeatTimeout = time.Millisecond }, "raft.heartbeat_timeout"},
 		"record larger than allowed": {func(c *config.Node) { c.Log.MaxRecordSize = config.MiB }, "log.max_record_size"},
 		"tiny reserve":               {func(c *config.Node) { c.Log.Reserve = config.KiB }, "log.reserve"},

@@ -25,8 +25,9 @@ func devCommand(build telemetry.Build) cli.Command {
 	return cli.Command{
 		Name:     "dev",
 		Synopsis: "Run a cluster and a proxy in one process",
-		Long: `Three nodes and a proxy, with certificates made on the spot. On a terminal, keys
-kill the leader and bring it back; without one it runs until SIGTERM.
+		Long: `Three nodes and a proxy, with certificates and a policy (policy.csv in -data-dir)
+made on the spot. On a terminal, keys kill the leader and bring it back; without one
+it runs until SIGTERM.
 
 Node i binds 127.0.0.i with the default ports, and the proxy 127.0.0.1:8410. Where
 127.0.0.2 does not exist, -port-base puts everything on 127.0.0.1.`,

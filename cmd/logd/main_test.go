@@ -499,6 +499,22 @@ tls {
 	}
 	require.Equal(t, 2, logd(t, "", "validate").code)
 	require.Equal(t, 1, logd(t, "", "validate", filepath.Join(dir, "none.hcl")).code)
+
+	acl, policy := filepath.Join(dir, "acl.hcl"), filepath.Join(dir, "policy.csv")
+	require.NoError(t, os.WriteFile(acl, []byte("acl {\n  policy = \""+policy+"\"\n}\n"), 0o600))
+	got = logd(t, "", "validate", good, acl)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "acl: "+policy+": no such file or directory")
+	require.NoError(t, os.WriteFile(policy, []byte("p, root, *, produce\np, root, *, comsume\n"), 0o600))
+	got = logd(t, "", "validate", good, acl)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "acl: "+policy+":2: action \"comsume\": one of produce, consume, admin, join, impersonate")
+	require.NoError(t, os.WriteFile(policy, []byte("p, root, *, produce\n"), 0o600))
+	require.Equal(t, result{0, "Configuration is valid!\n", ""}, logd(t, "", "validate", good, acl))
+	require.NoError(t, os.WriteFile(acl, []byte("acl {\n}\n"), 0o600))
+	got = logd(t, "", "validate", good, acl)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "acl.policy")
 }
 
 func TestVersion(t *testing.T) {

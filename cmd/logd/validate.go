@@ -8,6 +8,7 @@ import (
 
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/pkg/authz"
 )
 
 func validateCommand() cli.Command {
@@ -17,16 +18,23 @@ func validateCommand() cli.Command {
 		Args:     "<path>...",
 		Long: `Checks files and directories as 'logd agent -config' would read them together,
 and reports every problem at once. It looks at the files alone, not at the
-environment, and opens nothing they name.`,
+environment, and of what they name it reads the acl's model and policy, which have
+to load.`,
 		Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
 			return func(_ context.Context, args []string) error {
 				if len(args) == 0 {
 					return cli.Usagef("at least one path is needed")
 				}
-				if _, err := config.LoadNode(config.From{Paths: args}); err != nil {
+				conf, err := config.LoadNode(config.From{Paths: args})
+				if err != nil {
 					return invalid(env, err)
 				}
-				_, err := fmt.Fprintln(env.Stdout, "Configuration is valid!")
+				if conf.ACL.Policy != "" {
+					if err := authz.Verify(authz.Files{Model: conf.ACL.Model, Policy: conf.ACL.Policy}); err != nil {
+						return fmt.Errorf("acl: %w", err)
+					}
+				}
+				_, err = fmt.Fprintln(env.Stdout, "Configuration is valid!")
 				return err
 			}
 		},

@@ -54,7 +54,7 @@ func onHangup(env Env, p Process) func() {
 				fmt.Fprintln(env.Stderr, "==> SIGHUP: nothing can be changed while running")
 				continue
 			}
-			fmt.Fprintln(env.Stderr, "==> SIGHUP: reading certificates again; a changed configuration needs a restart")
+			fmt.Fprintln(env.Stderr, "==> SIGHUP: reading certificates, and the acl, again; a changed configuration needs a restart")
 			r.Reload()
 		}
 	}()

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/logd-io/logd/config"
+	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/autopilot"
 	"github.com/logd-io/logd/pkg/bootstrap"
 	"github.com/logd-io/logd/pkg/certwatch"
@@ -50,6 +51,7 @@ type Agent struct {
 	id     string
 	tls    *tlsconf.Source
 	certs  *certwatch.Watcher // of tls
+	authz  *authz.Authorizer
 
 	replica  *replica.Replica
 	boot     *bootstrap.Bootstrap
@@ -83,7 +85,7 @@ func Open(cfg config.Node, deps Deps) (_ *Agent, err error) {
 		}
 	}()
 	for _, step := range []func() error{
-		a.openDir, a.openIdentity, a.openListener, a.openReplica,
+		a.openDir, a.openIdentity, a.openACL, a.openListener, a.openReplica,
 		a.openGossip, a.openBootstrap, a.openServer, a.openAutopilot, a.openAdmin, a.writeAddrs,
 	} {
 		if err := step(); err != nil {
@@ -166,6 +168,18 @@ func (a *Agent) openIdentity() error {
 	return nil
 }
 
+func (a *Agent) openACL() (err error) {
+	a.authz, err = authz.Open(authz.Options{
+		Files:      authz.Files{Model: a.cfg.ACL.Model, Policy: a.cfg.ACL.Policy},
+		Logger:     a.logger.Named("acl"),
+		Registerer: a.deps.Registry,
+	})
+	if err != nil {
+		return fmt.Errorf("acl: %w", err)
+	}
+	return nil
+}
+
 func (a *Agent) openReplica() (err error) {
 	dir := filepath.Join(a.cfg.DataDir, "raft")
 	if err := a.checkKept(dir); err != nil {
@@ -226,6 +240,7 @@ func (a *Agent) openServer() (err error) {
 		Log:                  a.replica.Log(),
 		Promises:             a.boot,
 		TLS:                  a.tls,
+		Authz:                a.authz,
 		Addresses:            a.address,
 		ReadIndex:            a.readIndex,
 		Autopilot:            a.autopilotState,
@@ -269,8 +284,12 @@ func (a *Agent) openAdmin() (err error) {
 // ID is the node's id.
 func (a *Agent) ID() string { return a.id }
 
-// Reload has the certificates read again, and returns before they are.
-func (a *Agent) Reload() { a.certs.Reload() }
+// Reload has the certificates and the acl's files read again. It may return before
+// the certificates are.
+func (a *Agent) Reload() {
+	a.certs.Reload()
+	_ = a.authz.Reload() // the log has it
+}
 
 // Close cuts everything off, as a crash of the process would, and releases what
 // Open acquired. It waits for a Run that is on its way. Calling it again is

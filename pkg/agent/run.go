@@ -57,6 +57,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	part("admin server", a.admin.Run) // probes and metrics
 	part("certificates", a.certs.Run) // as their files change
 	part("autopilot", a.pilot.Run)    // who becomes a voter
+	part("acl", a.authz.Run)          // who may do what
 	part("membership", a.follow)      // keeps addresses and tags
 	part("cluster", a.enter)          // how this node comes into a cluster
 	part("RPC server", func(life context.Context) error {

@@ -83,12 +83,15 @@ func Start(opt Options) (_ *Cluster, err error) {
 	return c, c.startProxy()
 }
 
-// prepare makes the certificates and the gossip key, unless Dir has them.
+// prepare makes the certificates, the policy and the gossip key, unless Dir has them.
 func (c *Cluster) prepare() (err error) {
 	if err := os.MkdirAll(c.opt.Dir, 0o700); err != nil {
 		return err
 	}
 	if c.certs, err = makeCerts(filepath.Join(c.opt.Dir, "tls"), c.opt.Nodes); err != nil {
+		return err
+	}
+	if err := makePolicy(c.policyFile()); err != nil {
 		return err
 	}
 	file := filepath.Join(c.opt.Dir, "gossip.key")
@@ -108,6 +111,8 @@ func (c *Cluster) prepare() (err error) {
 	return os.WriteFile(file, []byte(c.key), 0o600)
 }
 
+func (c *Cluster) policyFile() string { return filepath.Join(c.opt.Dir, "policy.csv") }
+
 func (c *Cluster) node(i int) *Node {
 	name := nodeName(i)
 	conf := config.DefaultNode()
@@ -117,6 +122,7 @@ func (c *Cluster) node(i int) *Node {
 	conf.BootstrapExpect = c.opt.Nodes
 	conf.GossipKey = c.key
 	conf.TLS = c.certs.config(name)
+	conf.ACL.Policy = c.policyFile()
 	if c.opt.Heartbeat > 0 {
 		conf.Raft.HeartbeatTimeout = c.opt.Heartbeat
 	}

@@ -5,17 +5,24 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/devcluster"
 	"github.com/logd-io/logd/pkg/internal/testutil"
+	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
 func TestMain(m *testing.M) { testutil.VerifyMain(m) }
@@ -141,4 +148,33 @@ func TestOptionsAreChecked(t *testing.T) {
 			require.Error(t, err)
 		})
 	}
+}
+
+// The policy that is shipped loads, lets those in who are there, and nobody else;
+// edited, it is what the next start goes by.
+func TestAClusterHasAPolicy(t *testing.T) {
+	dir := t.TempDir()
+	c, err := devcluster.Start(devcluster.Options{Dir: dir, Nodes: 1, AnyPort: true, Heartbeat: time.Second})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, c.Close()) }()
+	file := filepath.Join(dir, "policy.csv")
+	require.NoError(t, authz.Verify(authz.Files{Policy: file}))
+	src, err := tlsconf.Load(c.Files(tlsconf.RoleClient))
+	require.NoError(t, err)
+	conn, err := grpc.NewClient("passthrough:///"+c.Nodes()[0].Addr(),
+		grpc.WithTransportCredentials(credentials.NewTLS(src.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, "node1"))))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, conn.Close()) }()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	produce := func() codes.Code {
+		_, err := logv1.NewLogClient(conn).Produce(ctx, &logv1.ProduceRequest{Record: &logv1.Record{Value: []byte("x")}})
+		return status.Code(err)
+	}
+	require.Eventually(t, func() bool { return produce() == codes.OK }, time.Minute, 20*time.Millisecond)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "p, client, *, produce\n", "", 1)), 0o600))
+	c.Nodes()[0].Agent().Reload()
+	require.Equal(t, codes.PermissionDenied, produce())
 }

@@ -59,7 +59,7 @@ var may = deptest.May{
 	{Package: "pkg/devcluster", Imports: []string{"config", "pkg/agent", "pkg/proxy", "pkg/client/...", "pkg/api/...", "pkg/vfs/..."}},
 	{Package: "pkg/internal/..."},
 
-	{Package: "examples/...", Imports: []string{"config"}},
+	{Package: "examples/...", Imports: []string{"config", "pkg/authz"}},
 	{Package: "test/...", Imports: []string{"test/...", "config", "pkg/...", "internal/cli/...", "internal/planted"}},
 }
 
