@@ -2,8 +2,10 @@ package membership
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -60,6 +62,7 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 	}
 	pending := slices.Clone(g.retryJoin)
 	company := false // somebody else was alive at the last look
+	var told string  // the last failure that was logged for all to see
 	backoff := joinBackoffMin
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -78,6 +81,7 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 				company, backoff = false, joinBackoffMin
 			}
 		}
+		var failure error
 		pending = slices.DeleteFunc(pending, func(addr string) bool {
 			if ctx.Err() != nil {
 				return false
@@ -86,12 +90,19 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 			if err != nil {
 				g.metrics.joinFailures.Inc()
 				g.log.Debug("join failed", "address", addr, "err", err)
+				failure = err
+				if one := errors.Unwrap(err); one != nil {
+					failure = one // serf's list of a single error takes three lines
+				}
 			}
 			return err == nil
 		})
 		switch {
 		case g.othersAlive():
-			company = true
+			company, told = true, ""
+		case failure != nil && failure.Error() != told:
+			told = failure.Error()
+			g.log.Warn("no other member yet, still joining", "addresses", pending, "err", failure, "hint", hint(failure))
 		case backoff == joinBackoffMin:
 			g.log.Info("no other member yet, still joining", "addresses", g.retryJoin)
 		}
@@ -99,6 +110,18 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 		backoff = min(2*backoff, joinBackoffMax)
 		timer.Reset(backoff/2 + rand.N(backoff/2))
 	}
+}
+
+// hint is what a failure to join usually means. Who has another key answers in it; who has
+// another name for the cluster, or lets nobody in without a key, closes the connection.
+func hint(err error) string {
+	switch why := err.Error(); {
+	case strings.Contains(why, "could decrypt"):
+		return "is gossip_key the same there?"
+	case strings.Contains(why, "EOF"), strings.Contains(why, "reset by peer"), strings.Contains(why, "broken pipe"):
+		return "it closed the connection: are gossip_key and the cluster the same there?"
+	}
+	return "is it up, and does it gossip there?"
 }
 
 // keepTagged is the only caller of Serf's SetTags, which blocks until the change
