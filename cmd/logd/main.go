@@ -45,6 +45,10 @@ func commands(build telemetry.Build) []cli.Command {
 		certCommand(),
 		tlsShowCommand(),
 		keygenCommand(),
+		keyringListCommand(),
+		keyringInstallCommand(),
+		keyringUseCommand(),
+		keyringRemoveCommand(),
 		versionCommand(build),
 	}
 }

@@ -239,6 +239,7 @@ func (a *Agent) openServer() (err error) {
 		Replica:              submitter{a.replica},
 		Log:                  a.replica.Log(),
 		Promises:             a.boot,
+		Keyring:              keyring{a.gossip},
 		TLS:                  a.tls,
 		Authz:                a.authz,
 		Addresses:            a.address,

@@ -61,6 +61,10 @@ var rules = map[string]rule{
 	"/node.v1.Node/CompareHash":        {nodes, byRoleOnly, false},
 	"/node.v1.Node/TransferLeadership": {admins, operates, false},
 	"/node.v1.Node/RemovePeer":         {admins, operates, false},
+	"/node.v1.Node/ListKeys":           {admins, operates, false},
+	"/node.v1.Node/InstallKey":         {admins, operates, false},
+	"/node.v1.Node/UseKey":             {admins, operates, false},
+	"/node.v1.Node/RemoveKey":          {admins, operates, false},
 }
 
 // Audited says whether a call of the method is to be told even when it is

@@ -85,6 +85,15 @@ type Promises interface {
 	Grant(ctx context.Context, clusterID, initiator string, servers []string) error
 }
 
+// Keyring changes the gossip keys of all members, and asks for them. It may block
+// for some seconds.
+type Keyring interface {
+	ListKeys() (*nodev1.Keyring, error)
+	InstallKey(key []byte) (*nodev1.Keyring, error)
+	UseKey(id string, force bool) (*nodev1.Keyring, error)
+	RemoveKey(id string, force bool) (*nodev1.Keyring, error)
+}
+
 // Config is what New needs. Zero limits mean the defaults.
 type Config struct {
 	NodeID  string
@@ -93,6 +102,7 @@ type Config struct {
 	Replica  Replica
 	Log      Log
 	Promises Promises
+	Keyring  Keyring // nil: there is no gossip
 	TLS      *tlsconf.Source
 	Authz    *authz.Authorizer // nil: roles alone decide
 	// Addresses is host:port of a node's RPC listener, "" when unknown.

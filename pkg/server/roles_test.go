@@ -36,6 +36,8 @@ var mayCall = map[string]string{
 	"/node.v1.Node/FetchEntries": "storage", "/node.v1.Node/FetchCheckpoint": "storage",
 	"/node.v1.Node/ReadIndex": "storage", "/node.v1.Node/CompareHash": "storage",
 	"/node.v1.Node/TransferLeadership": "admin", "/node.v1.Node/RemovePeer": "admin",
+	"/node.v1.Node/ListKeys": "admin", "/node.v1.Node/InstallKey": "admin",
+	"/node.v1.Node/UseKey": "admin", "/node.v1.Node/RemoveKey": "admin",
 }
 
 func TestRolesPerMethod(t *testing.T) {

@@ -2079,6 +2079,327 @@ func (*RemovePeerResponse) Descriptor() ([]byte, []int) {
 	return file_node_v1_node_proto_rawDescGZIP(), []int{30}
 }
 
+type ListKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{31}
+}
+
+type InstallKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 32 bytes.
+	Key           []byte `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InstallKeyRequest) Reset() {
+	*x = InstallKeyRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InstallKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InstallKeyRequest) ProtoMessage() {}
+
+func (x *InstallKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InstallKeyRequest.ProtoReflect.Descriptor instead.
+func (*InstallKeyRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *InstallKeyRequest) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+type UseKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Go on although storage nodes are down, which may lack the key.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseKeyRequest) Reset() {
+	*x = UseKeyRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseKeyRequest) ProtoMessage() {}
+
+func (x *UseKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseKeyRequest.ProtoReflect.Descriptor instead.
+func (*UseKeyRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *UseKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *UseKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+type RemoveKeyRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Go on although storage nodes are down, which may encrypt with the key.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveKeyRequest) Reset() {
+	*x = RemoveKeyRequest{}
+	mi := &file_node_v1_node_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveKeyRequest) ProtoMessage() {}
+
+func (x *RemoveKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveKeyRequest.ProtoReflect.Descriptor instead.
+func (*RemoveKeyRequest) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *RemoveKeyRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *RemoveKeyRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// Keyring is what the members of gossip have, all together.
+type Keyring struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Keys  []*GossipKey           `protobuf:"bytes,1,rep,name=keys,proto3" json:"keys,omitempty"`
+	// Members that are alive, and how many of them have answered.
+	Members  uint32 `protobuf:"varint,2,opt,name=members,proto3" json:"members,omitempty"`
+	Answered uint32 `protobuf:"varint,3,opt,name=answered,proto3" json:"answered,omitempty"`
+	// Ids of storage nodes that are down and could not be asked.
+	Down          []string `protobuf:"bytes,4,rep,name=down,proto3" json:"down,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Keyring) Reset() {
+	*x = Keyring{}
+	mi := &file_node_v1_node_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Keyring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Keyring) ProtoMessage() {}
+
+func (x *Keyring) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Keyring.ProtoReflect.Descriptor instead.
+func (*Keyring) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *Keyring) GetKeys() []*GossipKey {
+	if x != nil {
+		return x.Keys
+	}
+	return nil
+}
+
+func (x *Keyring) GetMembers() uint32 {
+	if x != nil {
+		return x.Members
+	}
+	return 0
+}
+
+func (x *Keyring) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+func (x *Keyring) GetDown() []string {
+	if x != nil {
+		return x.Down
+	}
+	return nil
+}
+
+// GossipKey says how many members understand a key and how many encrypt with it.
+// The key itself is never told.
+type GossipKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The beginning of the key's SHA-256 in hex.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Has           uint32 `protobuf:"varint,2,opt,name=has,proto3" json:"has,omitempty"`
+	Speaks        uint32 `protobuf:"varint,3,opt,name=speaks,proto3" json:"speaks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GossipKey) Reset() {
+	*x = GossipKey{}
+	mi := &file_node_v1_node_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GossipKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GossipKey) ProtoMessage() {}
+
+func (x *GossipKey) ProtoReflect() protoreflect.Message {
+	mi := &file_node_v1_node_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GossipKey.ProtoReflect.Descriptor instead.
+func (*GossipKey) Descriptor() ([]byte, []int) {
+	return file_node_v1_node_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *GossipKey) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *GossipKey) GetHas() uint32 {
+	if x != nil {
+		return x.Has
+	}
+	return 0
+}
+
+func (x *GossipKey) GetSpeaks() uint32 {
+	if x != nil {
+		return x.Speaks
+	}
+	return 0
+}
+
 var File_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_node_v1_node_proto_rawDesc = "" +
@@ -2245,7 +2566,25 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\tleader_id\x18\x01 \x01(\tR\bleaderId\"#\n" +
 	"\x11RemovePeerRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x14\n" +
-	"\x12RemovePeerResponse2\xe1\a\n" +
+	"\x12RemovePeerResponse\"\x11\n" +
+	"\x0fListKeysRequest\"%\n" +
+	"\x11InstallKeyRequest\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\"5\n" +
+	"\rUseKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"8\n" +
+	"\x10RemoveKeyRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"{\n" +
+	"\aKeyring\x12&\n" +
+	"\x04keys\x18\x01 \x03(\v2\x12.node.v1.GossipKeyR\x04keys\x12\x18\n" +
+	"\amembers\x18\x02 \x01(\rR\amembers\x12\x1a\n" +
+	"\banswered\x18\x03 \x01(\rR\banswered\x12\x12\n" +
+	"\x04down\x18\x04 \x03(\tR\x04down\"E\n" +
+	"\tGossipKey\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
+	"\x03has\x18\x02 \x01(\rR\x03has\x12\x16\n" +
+	"\x06speaks\x18\x03 \x01(\rR\x06speaks2\xcb\t\n" +
 	"\x04Node\x12?\n" +
 	"\x06Append\x12\x16.node.v1.AppendRequest\x1a\x17.node.v1.AppendResponse\"\x00(\x010\x01\x128\n" +
 	"\x05Fetch\x12\x15.node.v1.FetchRequest\x1a\x16.node.v1.FetchResponse\"\x00\x12@\n" +
@@ -2261,7 +2600,12 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\vCompareHash\x12\x1b.node.v1.CompareHashRequest\x1a\x1c.node.v1.CompareHashResponse\"\x00\x12_\n" +
 	"\x12TransferLeadership\x12\".node.v1.TransferLeadershipRequest\x1a#.node.v1.TransferLeadershipResponse\"\x00\x12G\n" +
 	"\n" +
-	"RemovePeer\x12\x1a.node.v1.RemovePeerRequest\x1a\x1b.node.v1.RemovePeerResponse\"\x00B0Z.github.com/logd-io/logd/pkg/api/node/v1;nodev1b\x06proto3"
+	"RemovePeer\x12\x1a.node.v1.RemovePeerRequest\x1a\x1b.node.v1.RemovePeerResponse\"\x00\x128\n" +
+	"\bListKeys\x12\x18.node.v1.ListKeysRequest\x1a\x10.node.v1.Keyring\"\x00\x12<\n" +
+	"\n" +
+	"InstallKey\x12\x1a.node.v1.InstallKeyRequest\x1a\x10.node.v1.Keyring\"\x00\x124\n" +
+	"\x06UseKey\x12\x16.node.v1.UseKeyRequest\x1a\x10.node.v1.Keyring\"\x00\x12:\n" +
+	"\tRemoveKey\x12\x19.node.v1.RemoveKeyRequest\x1a\x10.node.v1.Keyring\"\x00B0Z.github.com/logd-io/logd/pkg/api/node/v1;nodev1b\x06proto3"
 
 var (
 	file_node_v1_node_proto_rawDescOnce sync.Once
@@ -2275,7 +2619,7 @@ func file_node_v1_node_proto_rawDescGZIP() []byte {
 	return file_node_v1_node_proto_rawDescData
 }
 
-var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_node_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_node_v1_node_proto_goTypes = []any{
 	(*AppendRequest)(nil),              // 0: node.v1.AppendRequest
 	(*AppendResponse)(nil),             // 1: node.v1.AppendResponse
@@ -2308,6 +2652,12 @@ var file_node_v1_node_proto_goTypes = []any{
 	(*TransferLeadershipResponse)(nil), // 28: node.v1.TransferLeadershipResponse
 	(*RemovePeerRequest)(nil),          // 29: node.v1.RemovePeerRequest
 	(*RemovePeerResponse)(nil),         // 30: node.v1.RemovePeerResponse
+	(*ListKeysRequest)(nil),            // 31: node.v1.ListKeysRequest
+	(*InstallKeyRequest)(nil),          // 32: node.v1.InstallKeyRequest
+	(*UseKeyRequest)(nil),              // 33: node.v1.UseKeyRequest
+	(*RemoveKeyRequest)(nil),           // 34: node.v1.RemoveKeyRequest
+	(*Keyring)(nil),                    // 35: node.v1.Keyring
+	(*GossipKey)(nil),                  // 36: node.v1.GossipKey
 }
 var file_node_v1_node_proto_depIdxs = []int32{
 	4,  // 0: node.v1.FetchResponse.batches:type_name -> node.v1.Batch
@@ -2316,39 +2666,48 @@ var file_node_v1_node_proto_depIdxs = []int32{
 	16, // 3: node.v1.StatsResponse.autopilot:type_name -> node.v1.Autopilot
 	17, // 4: node.v1.Autopilot.servers:type_name -> node.v1.ServerHealth
 	20, // 5: node.v1.FetchEntriesResponse.entries:type_name -> node.v1.Entry
-	0,  // 6: node.v1.Node.Append:input_type -> node.v1.AppendRequest
-	2,  // 7: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
-	2,  // 8: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
-	5,  // 9: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
-	7,  // 10: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
-	10, // 11: node.v1.Node.Join:input_type -> node.v1.JoinRequest
-	12, // 12: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
-	14, // 13: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
-	18, // 14: node.v1.Node.FetchEntries:input_type -> node.v1.FetchEntriesRequest
-	21, // 15: node.v1.Node.FetchCheckpoint:input_type -> node.v1.FetchCheckpointRequest
-	23, // 16: node.v1.Node.ReadIndex:input_type -> node.v1.ReadIndexRequest
-	25, // 17: node.v1.Node.CompareHash:input_type -> node.v1.CompareHashRequest
-	27, // 18: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
-	29, // 19: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
-	1,  // 20: node.v1.Node.Append:output_type -> node.v1.AppendResponse
-	3,  // 21: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
-	3,  // 22: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
-	6,  // 23: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
-	8,  // 24: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
-	11, // 25: node.v1.Node.Join:output_type -> node.v1.JoinResponse
-	13, // 26: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
-	15, // 27: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
-	19, // 28: node.v1.Node.FetchEntries:output_type -> node.v1.FetchEntriesResponse
-	22, // 29: node.v1.Node.FetchCheckpoint:output_type -> node.v1.FetchCheckpointResponse
-	24, // 30: node.v1.Node.ReadIndex:output_type -> node.v1.ReadIndexResponse
-	26, // 31: node.v1.Node.CompareHash:output_type -> node.v1.CompareHashResponse
-	28, // 32: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
-	30, // 33: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
-	20, // [20:34] is the sub-list for method output_type
-	6,  // [6:20] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	36, // 6: node.v1.Keyring.keys:type_name -> node.v1.GossipKey
+	0,  // 7: node.v1.Node.Append:input_type -> node.v1.AppendRequest
+	2,  // 8: node.v1.Node.Fetch:input_type -> node.v1.FetchRequest
+	2,  // 9: node.v1.Node.FetchStream:input_type -> node.v1.FetchRequest
+	5,  // 10: node.v1.Node.Offsets:input_type -> node.v1.OffsetsRequest
+	7,  // 11: node.v1.Node.WatchCluster:input_type -> node.v1.WatchClusterRequest
+	10, // 12: node.v1.Node.Join:input_type -> node.v1.JoinRequest
+	12, // 13: node.v1.Node.Promise:input_type -> node.v1.PromiseRequest
+	14, // 14: node.v1.Node.Stats:input_type -> node.v1.StatsRequest
+	18, // 15: node.v1.Node.FetchEntries:input_type -> node.v1.FetchEntriesRequest
+	21, // 16: node.v1.Node.FetchCheckpoint:input_type -> node.v1.FetchCheckpointRequest
+	23, // 17: node.v1.Node.ReadIndex:input_type -> node.v1.ReadIndexRequest
+	25, // 18: node.v1.Node.CompareHash:input_type -> node.v1.CompareHashRequest
+	27, // 19: node.v1.Node.TransferLeadership:input_type -> node.v1.TransferLeadershipRequest
+	29, // 20: node.v1.Node.RemovePeer:input_type -> node.v1.RemovePeerRequest
+	31, // 21: node.v1.Node.ListKeys:input_type -> node.v1.ListKeysRequest
+	32, // 22: node.v1.Node.InstallKey:input_type -> node.v1.InstallKeyRequest
+	33, // 23: node.v1.Node.UseKey:input_type -> node.v1.UseKeyRequest
+	34, // 24: node.v1.Node.RemoveKey:input_type -> node.v1.RemoveKeyRequest
+	1,  // 25: node.v1.Node.Append:output_type -> node.v1.AppendResponse
+	3,  // 26: node.v1.Node.Fetch:output_type -> node.v1.FetchResponse
+	3,  // 27: node.v1.Node.FetchStream:output_type -> node.v1.FetchResponse
+	6,  // 28: node.v1.Node.Offsets:output_type -> node.v1.OffsetsResponse
+	8,  // 29: node.v1.Node.WatchCluster:output_type -> node.v1.ClusterView
+	11, // 30: node.v1.Node.Join:output_type -> node.v1.JoinResponse
+	13, // 31: node.v1.Node.Promise:output_type -> node.v1.PromiseResponse
+	15, // 32: node.v1.Node.Stats:output_type -> node.v1.StatsResponse
+	19, // 33: node.v1.Node.FetchEntries:output_type -> node.v1.FetchEntriesResponse
+	22, // 34: node.v1.Node.FetchCheckpoint:output_type -> node.v1.FetchCheckpointResponse
+	24, // 35: node.v1.Node.ReadIndex:output_type -> node.v1.ReadIndexResponse
+	26, // 36: node.v1.Node.CompareHash:output_type -> node.v1.CompareHashResponse
+	28, // 37: node.v1.Node.TransferLeadership:output_type -> node.v1.TransferLeadershipResponse
+	30, // 38: node.v1.Node.RemovePeer:output_type -> node.v1.RemovePeerResponse
+	35, // 39: node.v1.Node.ListKeys:output_type -> node.v1.Keyring
+	35, // 40: node.v1.Node.InstallKey:output_type -> node.v1.Keyring
+	35, // 41: node.v1.Node.UseKey:output_type -> node.v1.Keyring
+	35, // 42: node.v1.Node.RemoveKey:output_type -> node.v1.Keyring
+	25, // [25:43] is the sub-list for method output_type
+	7,  // [7:25] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_node_v1_node_proto_init() }
@@ -2364,7 +2723,7 @@ func file_node_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_node_v1_node_proto_rawDesc), len(file_node_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -36,6 +36,10 @@ const (
 	Node_CompareHash_FullMethodName        = "/node.v1.Node/CompareHash"
 	Node_TransferLeadership_FullMethodName = "/node.v1.Node/TransferLeadership"
 	Node_RemovePeer_FullMethodName         = "/node.v1.Node/RemovePeer"
+	Node_ListKeys_FullMethodName           = "/node.v1.Node/ListKeys"
+	Node_InstallKey_FullMethodName         = "/node.v1.Node/InstallKey"
+	Node_UseKey_FullMethodName             = "/node.v1.Node/UseKey"
+	Node_RemoveKey_FullMethodName          = "/node.v1.Node/RemoveKey"
 )
 
 // NodeClient is the client API for Node service.
@@ -85,6 +89,15 @@ type NodeClient interface {
 	TransferLeadership(ctx context.Context, in *TransferLeadershipRequest, opts ...grpc.CallOption) (*TransferLeadershipResponse, error)
 	// RemovePeer takes a node out of the Raft group.
 	RemovePeer(ctx context.Context, in *RemovePeerRequest, opts ...grpc.CallOption) (*RemovePeerResponse, error)
+	// ListKeys asks all members of gossip, by way of this node, for their keys.
+	ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*Keyring, error)
+	// InstallKey gives all members a key, which they understand from then on. Again,
+	// it gives it to those that have not got it.
+	InstallKey(ctx context.Context, in *InstallKeyRequest, opts ...grpc.CallOption) (*Keyring, error)
+	// UseKey has all members encrypt with a key that every one of them has.
+	UseKey(ctx context.Context, in *UseKeyRequest, opts ...grpc.CallOption) (*Keyring, error)
+	// RemoveKey has all members forget a key that none of them encrypts with.
+	RemoveKey(ctx context.Context, in *RemoveKeyRequest, opts ...grpc.CallOption) (*Keyring, error)
 }
 
 type nodeClient struct {
@@ -265,6 +278,46 @@ func (c *nodeClient) RemovePeer(ctx context.Context, in *RemovePeerRequest, opts
 	return out, nil
 }
 
+func (c *nodeClient) ListKeys(ctx context.Context, in *ListKeysRequest, opts ...grpc.CallOption) (*Keyring, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Keyring)
+	err := c.cc.Invoke(ctx, Node_ListKeys_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) InstallKey(ctx context.Context, in *InstallKeyRequest, opts ...grpc.CallOption) (*Keyring, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Keyring)
+	err := c.cc.Invoke(ctx, Node_InstallKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) UseKey(ctx context.Context, in *UseKeyRequest, opts ...grpc.CallOption) (*Keyring, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Keyring)
+	err := c.cc.Invoke(ctx, Node_UseKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *nodeClient) RemoveKey(ctx context.Context, in *RemoveKeyRequest, opts ...grpc.CallOption) (*Keyring, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(Keyring)
+	err := c.cc.Invoke(ctx, Node_RemoveKey_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // NodeServer is the server API for Node service.
 // All implementations must embed UnimplementedNodeServer
 // for forward compatibility.
@@ -312,6 +365,15 @@ type NodeServer interface {
 	TransferLeadership(context.Context, *TransferLeadershipRequest) (*TransferLeadershipResponse, error)
 	// RemovePeer takes a node out of the Raft group.
 	RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error)
+	// ListKeys asks all members of gossip, by way of this node, for their keys.
+	ListKeys(context.Context, *ListKeysRequest) (*Keyring, error)
+	// InstallKey gives all members a key, which they understand from then on. Again,
+	// it gives it to those that have not got it.
+	InstallKey(context.Context, *InstallKeyRequest) (*Keyring, error)
+	// UseKey has all members encrypt with a key that every one of them has.
+	UseKey(context.Context, *UseKeyRequest) (*Keyring, error)
+	// RemoveKey has all members forget a key that none of them encrypts with.
+	RemoveKey(context.Context, *RemoveKeyRequest) (*Keyring, error)
 	mustEmbedUnimplementedNodeServer()
 }
 
@@ -363,6 +425,18 @@ func (UnimplementedNodeServer) TransferLeadership(context.Context, *TransferLead
 }
 func (UnimplementedNodeServer) RemovePeer(context.Context, *RemovePeerRequest) (*RemovePeerResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RemovePeer not implemented")
+}
+func (UnimplementedNodeServer) ListKeys(context.Context, *ListKeysRequest) (*Keyring, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListKeys not implemented")
+}
+func (UnimplementedNodeServer) InstallKey(context.Context, *InstallKeyRequest) (*Keyring, error) {
+	return nil, status.Error(codes.Unimplemented, "method InstallKey not implemented")
+}
+func (UnimplementedNodeServer) UseKey(context.Context, *UseKeyRequest) (*Keyring, error) {
+	return nil, status.Error(codes.Unimplemented, "method UseKey not implemented")
+}
+func (UnimplementedNodeServer) RemoveKey(context.Context, *RemoveKeyRequest) (*Keyring, error) {
+	return nil, status.Error(codes.Unimplemented, "method RemoveKey not implemented")
 }
 func (UnimplementedNodeServer) mustEmbedUnimplementedNodeServer() {}
 func (UnimplementedNodeServer) testEmbeddedByValue()              {}
@@ -605,6 +679,78 @@ func _Node_RemovePeer_Handler(srv interface{}, ctx context.Context, dec func(int
 	return interceptor(ctx, in, info, handler)
 }
 
+func _Node_ListKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListKeysRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).ListKeys(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_ListKeys_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).ListKeys(ctx, req.(*ListKeysRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_InstallKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(InstallKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).InstallKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_InstallKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).InstallKey(ctx, req.(*InstallKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_UseKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UseKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).UseKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_UseKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).UseKey(ctx, req.(*UseKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _Node_RemoveKey_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RemoveKeyRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(NodeServer).RemoveKey(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: Node_RemoveKey_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(NodeServer).RemoveKey(ctx, req.(*RemoveKeyRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // Node_ServiceDesc is the grpc.ServiceDesc for Node service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -651,6 +797,22 @@ var Node_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RemovePeer",
 			Handler:    _Node_RemovePeer_Handler,
+		},
+		{
+			MethodName: "ListKeys",
+			Handler:    _Node_ListKeys_Handler,
+		},
+		{
+			MethodName: "InstallKey",
+			Handler:    _Node_InstallKey_Handler,
+		},
+		{
+			MethodName: "UseKey",
+			Handler:    _Node_UseKey_Handler,
+		},
+		{
+			MethodName: "RemoveKey",
+			Handler:    _Node_RemoveKey_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
