@@ -129,6 +129,18 @@ func TestDevConsole(t *testing.T) {
 	require.Eventually(t, func() bool { // the node asked may follow, and learn it a moment later
 		return !strings.Contains(logd(t, "", append([]string{"members"}, node...)...).stdout, id)
 	}, patience, 10*time.Millisecond)
+
+	// Of the two that are left the leader leaves, and then the last one cannot.
+	leader := c.Leader()
+	from := []string{"-address", leader.Addr(), "-ca-cert", admin.CA, "-cert", admin.Cert, "-key", admin.Key}
+	id = leader.Agent().ID()
+	got = logd(t, "", append([]string{"leave"}, from...)...)
+	require.Equal(t, result{0, "==> " + id + " has left; stop its process\n", ""}, got)
+	require.Eventually(t, func() bool { return c.Leader() != nil && c.Leader() != leader }, patience, 10*time.Millisecond)
+	last := []string{"-address", c.Leader().Addr(), "-ca-cert", admin.CA, "-cert", admin.Cert, "-key", admin.Key}
+	got = logd(t, "", append([]string{"leave"}, last...)...)
+	require.Equal(t, 1, got.code, got.stdout)
+	require.Contains(t, got.stderr, "is the only voter")
 	keys <- 'q'
 	require.NoError(t, <-done)
 }

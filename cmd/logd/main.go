@@ -31,6 +31,7 @@ func commands(build telemetry.Build) []cli.Command {
 		serversCommand(),
 		produceCommand(),
 		consumeCommand(),
+		leaveCommand(),
 		listPeersCommand(),
 		removePeerCommand(),
 		transferLeaderCommand(),
