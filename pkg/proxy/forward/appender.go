@@ -165,11 +165,12 @@ func (a *appender) abandon(o *op) (finished bool, err error) {
 	a.queue.remove(o)
 	all, streams := o.load()
 	o.client.held.sub(all)
+	err = a.late()
 	a.mu.Unlock()
 	a.f.metrics.dropped.Inc()
 	a.f.limit.release(all, streams)
 	a.f.ops.put(o)
-	return false, apierr.NotSent{}
+	return false, err
 }
 
 // leave drops what waits of a lane whose client is gone, and lets what is in

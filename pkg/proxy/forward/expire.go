@@ -64,15 +64,19 @@ func (a *appender) expire(now int64) (next int64) {
 	}
 	for _, o := range late {
 		a.queue.remove(o)
-		var err error = apierr.NotSent{}
-		if a.overloaded {
-			err = apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
-		}
-		fin.add(o, 0, false, err)
+		fin.add(o, 0, false, a.late())
 		a.f.metrics.expired.Inc()
 	}
 	if next != 0 {
 		next = max(next, now+int64(expireStep))
 	}
 	return next
+}
+
+// late is what a client is told whose record has waited too long. mu is held.
+func (a *appender) late() error {
+	if a.overloaded {
+		return apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
+	}
+	return apierr.NotSent{}
 }

@@ -2,6 +2,7 @@ package forward
 
 import (
 	"sync"
+	"time"
 
 	"google.golang.org/grpc/mem"
 )
@@ -41,7 +42,8 @@ type op struct {
 	err       error
 	// done has room for the one signal that the op is finished, so that nobody
 	// waits to send it. Lanes do not use it.
-	done chan struct{}
+	done  chan struct{}
+	alarm *time.Timer // of the waiter, kept with done; nil before the first
 }
 
 // opPool recycles ops with their channels. An op goes back only when its done
@@ -58,8 +60,27 @@ func (p *opPool) get() *op {
 func (p *opPool) put(o *op) {
 	o.release()
 	o.msg.free()
-	*o = op{done: o.done}
+	*o = op{done: o.done, alarm: o.alarm}
 	p.p.Put(o)
+}
+
+// late fires when o is due for its client, unless notLate comes first.
+func (o *op) late(now int64) <-chan time.Time {
+	switch left := time.Duration(o.due - now); {
+	case o.due == 0:
+		return nil
+	case o.alarm == nil:
+		o.alarm = time.NewTimer(left)
+	default:
+		o.alarm.Reset(left)
+	}
+	return o.alarm.C
+}
+
+func (o *op) notLate() {
+	if o.alarm != nil {
+		o.alarm.Stop()
+	}
 }
 
 // solo says that o travels in a batch of its own.

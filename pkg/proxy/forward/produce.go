@@ -76,7 +76,7 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 	if !f.await(ctx, o) {
 		finished, err := a.abandon(o)
 		if !finished {
-			return nil, err
+			return nil, f.withPushback(ctx, err)
 		}
 		<-o.done
 	}
@@ -95,11 +95,15 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 }
 
 // await waits for o's outcome, and answers false when its client is not to wait any
-// longer: it has gone, or streams were ended a while ago.
+// longer: it has gone or is about to give up, or streams were ended a while ago.
 func (f *Forwarder) await(ctx context.Context, o *op) bool {
+	late := o.late(f.now())
+	defer o.notLate()
 	select {
 	case <-o.done:
 		return true
+	case <-late:
+		return false
 	case <-ctx.Done():
 		return false
 	case <-f.ending.Done():
@@ -109,6 +113,7 @@ func (f *Forwarder) await(ctx context.Context, o *op) bool {
 	select {
 	case <-o.done:
 		return true
+	case <-late:
 	case <-ctx.Done():
 	case <-last.C:
 	}

@@ -68,6 +68,9 @@ func TestHoldTimes(t *testing.T) {
 		"the leader took it and is silent": { // since it was sent
 			before: func(c *fakeCluster) { c.lead("a"); c.nodes["a"].freeze() },
 			wait:   10 * time.Second, reason: apierr.ReasonOutcomeUnknown, code: codes.Aborted},
+		"the leader took it and is silent, and a client in a hurry": { // not yet missed
+			before: func(c *fakeCluster) { c.lead("a"); c.nodes["a"].freeze() },
+			client: time.Second, wait: 900 * time.Millisecond, reason: apierr.ReasonOutcomeUnknown, code: codes.Aborted},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
