@@ -28,7 +28,7 @@ import (
 const repo = "../.."
 
 // shell is how a command begins.
-var shell = regexp.MustCompile(`^((make|logd|logproxy|grpcurl|curl|echo|docker|go|for|export) |bin/|\./)`)
+var shell = regexp.MustCompile(`^((make|logd|logproxy|grpcurl|curl|echo|cat|docker|go|for|export) |bin/|\./)`)
 
 // blocks are README.md's commands by marker, one string a command.
 func blocks(t *testing.T) map[string][]string {
@@ -144,7 +144,7 @@ func newMachine(t *testing.T) *machine {
 
 // Every block has a place that a test here knows.
 func TestSystemReadmeIsRun(t *testing.T) {
-	known := map[string]bool{"make": true, "dev": true, "credentials": true, "node": true, "sidecar": true, "operator": true}
+	known := map[string]bool{"make": true, "dev": true, "credentials": true, "node": true, "sidecar": true, "operator": true, "renew": true, "keys": true}
 	found := blocks(t)
 	for place := range found {
 		require.True(t, known[place], "nobody runs `sh %s`", place)
@@ -254,6 +254,13 @@ func TestSystemReadmeCluster(t *testing.T) {
 	credentials := do["operator"][0]
 	require.Contains(t, credentials, "export ")
 	require.Equal(t, 3, strings.Count(seen, "leader"), "members, list-peers and autopilot name one each:\n%s", seen)
+
+	require.Contains(t, operator.run(do["renew"]...), "Peers: take it")
+	keys := operator.run(append([]string{credentials}, do["keys"]...)...)
+	require.Regexp(t, `\n[0-9a-f]{12} +4 of 4 +4 of 4\n$`, keys, "one key, which all have and encrypt with")
+	for i := 1; i <= 3; i++ { // the node that is replaced needs it
+		operator.run(fmt.Sprintf("cp next.key %s/netns/h%d/logd/gossip.key", etc, i))
+	}
 
 	victim := operator.follower()
 	require.NoError(t, agents[victim.name()].Stop(operator.ctx))
