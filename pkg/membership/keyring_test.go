@@ -6,9 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/logd-io/logd/pkg/internal/testutil"
 	"github.com/logd-io/logd/pkg/membership"
 )
 
@@ -57,7 +59,16 @@ func TestKeysAreRotated(t *testing.T) {
 	require.NoError(t, err)
 	require.ElementsMatch(t, []membership.Key{{ID: before, Has: 3, Speaks: 3}, {ID: after, Has: 3}}, ring.Keys)
 
-	// A proxy that comes with the old key only would be cut off.
+	// A proxy that comes with the old key only would be cut off: one that comes when
+	// nobody passes the news of the new one on any more.
+	for _, g := range []*running{n1, n2, p1} {
+		testutil.Eventually(t, time.Minute, func() error {
+			if n := g.QueriesOnTheirWay(); n != "0" {
+				return fmt.Errorf("%s queries are on their way", n)
+			}
+			return nil
+		})
+	}
 	late := config("p2", membership.RoleProxy)
 	late.RetryJoin = []string{n1.Addr()}
 	start(t, late)
