@@ -36,7 +36,7 @@ type serverHealth struct {
 func autopilotStateCommand() cli.Command {
 	return cli.Command{
 		Name:     "operator autopilot state",
-		Synopsis: "Show which servers are healthy, as the leader sees them",
+		Synopsis: "Show which servers are healthy, for the leader",
 		Long: `Asks the leader what its autopilot knows: who is healthy and since when, how many
 voters may fail, and who has been dead for how long. A non-voter that is healthy is
 promoted, and a dead server leaves once another does its part. Any node's address will

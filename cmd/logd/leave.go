@@ -13,7 +13,7 @@ import (
 func leaveCommand() cli.Command {
 	return cli.Command{
 		Name:     "leave",
-		Synopsis: "Take the node that is asked out of its cluster, for good",
+		Synopsis: "Take a node out of its cluster, for good",
 		Long: `Takes the node at -address out of the Raft configuration, after it has handed on
 leadership if it has it: its id never comes back, and the others need one vote less.
 Stop its process then; with a new data directory it is a new node. A node that is only

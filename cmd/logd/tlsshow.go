@@ -33,7 +33,7 @@ type shownCert struct {
 func tlsShowCommand() cli.Command {
 	return cli.Command{
 		Name:     "tls show",
-		Synopsis: "Show what a certificate is for, and what is wrong with it",
+		Synopsis: "Show what a certificate is for, or wrong with it",
 		Args:     "<file>",
 		Long: `Shows each certificate in a PEM file: whose it is, in which cluster and role, how
 long it lasts, and who takes it for what; and, when peers would refuse it, why. With
