@@ -30,10 +30,12 @@ DEMO_FLAGS   ?=
 SOAK         ?= 10m
 SOAK_FLAGS   ?=
 CRASH_FLAGS  ?=
+# What make upgrade comes from.
+OLD          ?= $(shell git describe --tags --abbrev=0 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo soak test test-system sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check sbom licenses reproducible supply-check ci clean
+.PHONY: help build images dev demo soak test test-system upgrade sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check sbom licenses reproducible supply-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -64,6 +66,13 @@ test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 # -v, so that a test that was skipped says so.
 test-system: $(TOOLS)/test.stamp ## the tests that need root, iproute2, curl, docker or other clients (build tag system)
 	LOGD_TEST_TOOLS=$(TOOLS) $(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
+
+upgrade: ## roll a loaded cluster from the programs of OLD (a tag or commit; the last tag) to these, and back
+	@test -n '$(OLD)' || { echo "there is no tag yet: make upgrade OLD=<commit>" >&2; exit 1; }
+	@set -eu; tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT; \
+	git archive $(OLD) | tar -x -C "$$tmp"; \
+	cd "$$tmp" && CGO_ENABLED=0 $(GO) build -buildvcs=false -ldflags '-X main.version=$(OLD)' -o $(BIN)/old/ ./cmd/...
+	LOGD_OLD_BIN=$(BIN)/old $(GO) test -v -run '^TestUpgrade$$' -count 1 $(TEST_FLAGS) ./test/e2e
 
 sim: ## replication in virtual time, every step checked (SIM_HOURS=50, SIM_FOR=seconds, SIM_FROM=, SIM_SEED=)
 	$(GO) test -c -o $(BIN)/sim.test ./pkg/replica
