@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
@@ -233,7 +234,8 @@ func TestAStuckReaderIsCutOff(t *testing.T) {
 	for range 64 {
 		p.put(strings.Repeat("x", 64<<10))
 	}
-	s, err := p.as("bob").ConsumeStream(ctxOf(t), &logv1.ConsumeRequest{})
+	narrow := p.dial(tlsconf.RoleClient, "bob", grpc.WithStaticStreamWindowSize(64<<10)) // else it may hold it all
+	s, err := logv1.NewLogClient(narrow).ConsumeStream(ctxOf(t), &logv1.ConsumeRequest{})
 	require.NoError(t, err)
 	_, err = s.Recv()
 	require.NoError(t, err)

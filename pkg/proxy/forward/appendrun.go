@@ -87,6 +87,11 @@ func (a *appender) run() {
 		default:
 			hop, after = a.learn(up, err, &h)
 		}
+		if verdictOf(err) == refusedCaller {
+			// It was answered, to everything there was. What comes is a question of its
+			// own, and not a retry out of everybody's budget.
+			failures = 0
+		}
 		a.stall(a.f.now())
 		a.f.log.Debug("append stream ended", "principal", a.principal, "node", up.ID(), "err", err)
 	}

@@ -74,10 +74,11 @@ type fakeNode struct {
 	answers  atomic.Int64 // that the forwarder says it gave
 
 	mu        sync.Mutex
-	dead      chan struct{} // closed: calls fail as with a broken connection
-	frozen    chan struct{} // not nil: calls make no progress until it is closed
-	lag       uint64        // how far visible is behind
-	tooOld    uint64        // what it has given up beyond the others
+	dead      chan struct{}                       // closed: calls fail as with a broken connection
+	frozen    chan struct{}                       // not nil: calls make no progress until it is closed
+	lag       uint64                              // how far visible is behind
+	tooOld    uint64                              // what it has given up beyond the others
+	onStream  func(principal string) <-chan error // ends Append streams of theirs; nil: none
 	onAppend  func(*nodev1.AppendRequest) error
 	onAcked   func(*nodev1.AppendRequest) error
 	onFetch   func(*nodev1.FetchRequest) error
@@ -293,7 +294,19 @@ func (c *fakeCluster) notLeader() error {
 
 func (n *fakeNode) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev1.AppendResponse]) error {
 	md, _ := metadata.FromIncomingContext(s.Context())
-	n.set(func() { n.mds = append(n.mds, md); n.streams++ })
+	var refused <-chan error
+	n.set(func() {
+		n.mds = append(n.mds, md)
+		n.streams++
+		if n.onStream != nil {
+			refused = n.onStream(md.Get("logd-original-principal")[0])
+		}
+	})
+	select {
+	case err := <-refused:
+		return err
+	default:
+	}
 	type in struct {
 		r   *nodev1.AppendRequest
 		err error
@@ -319,6 +332,8 @@ func (n *fakeNode) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev
 		var q in
 		select {
 		case q = <-reqs:
+		case err := <-refused:
+			return err
 		case <-dead:
 			return errCut
 		case <-s.Context().Done():

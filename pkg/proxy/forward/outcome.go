@@ -106,6 +106,9 @@ func (a *appender) settle(err error) {
 	default:
 		a.recall(&fin)
 	}
+	if v == refusedCaller {
+		a.refuseWaiting(&fin, refusal(err))
+	}
 	switch apierr.ReasonOf(err) {
 	case apierr.ReasonFenced, apierr.ReasonUnknownProducer:
 		// Somebody else's, or forgotten: under another id the first batch is taken.
@@ -115,6 +118,16 @@ func (a *appender) settle(err error) {
 	}
 	a.mu.Unlock()
 	fin.tell(a.f)
+}
+
+// refuseWaiting gives all that waits err as its outcome: it is the same caller's, and
+// on another stream it would be refused as well, a window at a time. mu is held.
+func (a *appender) refuseWaiting(fin *finished, err error) {
+	for c := a.queue.first(); c != nil; c = a.queue.first() {
+		o := c.waiting.head
+		a.queue.remove(o)
+		fin.add(o, 0, false, err)
+	}
 }
 
 // fail gives the n oldest batches in flight err as their outcome. mu is held.
