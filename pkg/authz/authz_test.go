@@ -27,7 +27,7 @@ func methods() (all []string) {
 
 func role(r tlsconf.Role) authz.Caller { return authz.Caller{Role: string(r), Name: "x"} }
 
-// For makes a proxy's caller.
+// through makes a proxy's caller.
 func through(proxy, principal string) authz.Caller {
 	return authz.Caller{Role: string(tlsconf.RoleProxy), Name: proxy, Principal: principal, Proxied: true}
 }
@@ -96,11 +96,12 @@ func TestProxySaysForWhom(t *testing.T) {
 	}
 }
 
-// What nothing may change is told from what does: those are audited.
+// What operates the cluster or makes it another is audited, and nothing that comes often.
 func TestWhatChangesTheClusterIsAudited(t *testing.T) {
 	audited := map[string]bool{
 		"/node.v1.Node/Join": true, "/node.v1.Node/Promise": true,
 		"/node.v1.Node/TransferLeadership": true, "/node.v1.Node/RemovePeer": true,
+		"/node.v1.Node/ListKeys": true, "/node.v1.Node/InstallKey": true, "/node.v1.Node/UseKey": true, "/node.v1.Node/RemoveKey": true,
 	}
 	for _, m := range methods() {
 		require.Equal(t, audited[m], authz.Audited(m), m)

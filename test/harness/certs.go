@@ -51,6 +51,12 @@ func (c *Cluster) createCert(role tlsconf.Role, name, host string) (tlsconf.File
 	})
 }
 
+// AddCert makes one more certificate, for a client or an admin of that name.
+func (c *Cluster) AddCert(role tlsconf.Role, name string) error {
+	_, err := c.createCert(role, name, "127.0.0.1")
+	return err
+}
+
 // Cert is where the certificate of a process is, or that of "client" and "admin".
 func (c *Cluster) Cert(name string) tlsconf.Files {
 	return tlsconf.Files{CA: c.certFile("ca.pem"), Cert: c.certFile(name + ".pem"), Key: c.certFile(name + "-key.pem")}
@@ -73,6 +79,17 @@ func (c *Cluster) Dial(cert string, n *Node) (*grpc.ClientConn, error) {
 		return nil, err
 	}
 	return grpc.NewClient("passthrough:///"+n.RPC, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
+}
+
+// DialProxy connects to the listener of a proxy that has TLS, with the named
+// certificate.
+func (c *Cluster) DialProxy(cert string, p *Proxy) (*grpc.ClientConn, error) {
+	src, err := tlsconf.Load(c.Cert(cert))
+	if err != nil {
+		return nil, err
+	}
+	conf := src.Client(tlsconf.ALPNgRPC, tlsconf.RoleProxy, p.Name)
+	return grpc.NewClient("passthrough:///"+p.Addr, grpc.WithTransportCredentials(credentials.NewTLS(conf)))
 }
 
 // Naive connects as a client does that knows nothing but an address.
