@@ -44,7 +44,7 @@ const (
 // Node is one storage node and the connection to it.
 type Node struct {
 	id, addr string
-	conn     *grpc.ClientConn
+	conn     *conns
 	inFlight atomic.Int64
 	answers  atomic.Int64  // never decreases
 	idle     chan struct{} // capacity 1: inFlight has come down to 0 since it was last drained
@@ -84,12 +84,13 @@ func open(id, addr string, creds credentials.TransportCredentials, extra []grpc.
 		grpc.WithNoProxy(),
 		grpc.WithUserAgent("logproxy"),
 	}, extra...)
-	conn, err := grpc.NewClient("passthrough:///"+addr, opts...)
+	dial := func() (*grpc.ClientConn, error) { return grpc.NewClient("passthrough:///"+addr, opts...) }
+	conn, err := dial()
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s at %s: %w", id, addr, err)
 	}
 	conn.Connect()
-	return &Node{id: id, addr: addr, conn: conn, idle: make(chan struct{}, 1)}, nil
+	return &Node{id: id, addr: addr, conn: &conns{ClientConn: conn, dial: dial}, idle: make(chan struct{}, 1)}, nil
 }
 
 // ID is the node id; empty for an address whose node is not known yet.
@@ -98,7 +99,8 @@ func (n *Node) ID() string { return n.id }
 // Addr is host:port of the node's RPC listener.
 func (n *Node) Addr() string { return n.addr }
 
-// Conn is the connection, shared by all callers.
+// Conn is the connection, shared by all callers. There are more behind it for many
+// FetchStreams.
 func (n *Node) Conn() grpc.ClientConnInterface { return n.conn }
 
 // InFlight is the number of calls counted in by Acquire and not yet out.

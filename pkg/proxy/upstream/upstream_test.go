@@ -46,11 +46,20 @@ func (n *node) Offsets(ctx context.Context, _ *nodev1.OffsetsRequest) (*nodev1.O
 	}
 }
 
+// FetchStream sends its headers and stays open.
+func (n *node) FetchStream(_ *nodev1.FetchRequest, s grpc.ServerStreamingServer[nodev1.FetchResponse]) error {
+	if err := s.SendHeader(nil); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return nil
+}
+
 func serve(t *testing.T, addr, name string) (*node, string, func()) {
 	t.Helper()
 	lis, err := net.Listen("tcp", addr)
 	require.NoError(t, err)
-	s := grpc.NewServer()
+	s := grpc.NewServer(grpc.MaxConcurrentStreams(1000)) // a node's default
 	n := &node{name: name, entered: make(chan struct{}, 8), let: make(chan struct{})}
 	nodev1.RegisterNodeServer(s, n)
 	done := make(chan struct{})
@@ -132,6 +141,27 @@ func TestOneNodeAnID(t *testing.T) {
 	require.Equal(t, addr2, moved.Addr())
 	require.Equal(t, "second", whoIs(t, moved))
 	await(t, a, connectivity.Shutdown)
+}
+
+// More fetches than a node takes streams on a connection keep nobody from being heard,
+// and places that are free again are taken first.
+func TestFetchesLeaveRoomForOtherCalls(t *testing.T) {
+	_, addr, _ := serve(t, "127.0.0.1:0", "n")
+	n, err := pool(t, upstream.Config{}).Ensure("n.0000000a", addr)
+	require.NoError(t, err)
+	for range 2 {
+		ctx, cancel := context.WithCancel(within(t, 20*time.Second))
+		for range 1200 {
+			s, err := nodev1.NewNodeClient(n.Conn()).FetchStream(ctx, &nodev1.FetchRequest{})
+			require.NoError(t, err)
+			_, err = s.Header()
+			require.NoError(t, err)
+		}
+		require.Equal(t, "n", whoIs(t, n))
+		require.Equal(t, 3, n.Conns())
+		cancel()
+		require.Eventually(t, func() bool { return n.Fetches() == 0 }, 10*time.Second, time.Millisecond)
+	}
 }
 
 func TestANodeThatLeavesFinishesItsCalls(t *testing.T) {

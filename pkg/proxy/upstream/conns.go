@@ -1,0 +1,91 @@
+package upstream
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+)
+
+// fetchesAConn is how many FetchStreams a connection carries. A node takes a limited
+// number of streams on one (1,000 by default), and a stream too many waits: without
+// room for them, whoever opens many tails would have everybody else's calls, and the
+// append streams, wait behind them.
+const fetchesAConn = 500
+
+// conns is a node's connection, and those that are added for FetchStreams while it
+// carries as many of them as it may. They stay until the node is closed.
+type conns struct {
+	*grpc.ClientConn
+	dial func() (*grpc.ClientConn, error)
+
+	mu     sync.Mutex
+	closed bool         // guarded by mu
+	lanes  []*fetchLane // guarded by mu; the first is ClientConn
+}
+
+type fetchLane struct {
+	conn *grpc.ClientConn
+	n    int // guarded by the conns' mu
+}
+
+// NewStream opens a stream on a connection that has room for it. A FetchStream takes its
+// place until ctx ends.
+func (c *conns) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
+	if method != nodev1.Node_FetchStream_FullMethodName {
+		return c.ClientConn.NewStream(ctx, desc, method, opts...)
+	}
+	l, err := c.lane()
+	if err != nil {
+		return nil, err
+	}
+	context.AfterFunc(ctx, func() {
+		c.mu.Lock()
+		l.n--
+		c.mu.Unlock()
+	})
+	return l.conn.NewStream(ctx, desc, method, opts...)
+}
+
+func (c *conns) lane() (*fetchLane, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lanes == nil {
+		c.lanes = []*fetchLane{{conn: c.ClientConn}}
+	}
+	for _, l := range c.lanes {
+		if l.n < fetchesAConn {
+			l.n++
+			return l, nil
+		}
+	}
+	if c.closed {
+		return nil, status.Error(codes.Canceled, "the node's connections are closing")
+	}
+	conn, err := c.dial()
+	if err != nil {
+		return nil, err
+	}
+	l := &fetchLane{conn: conn, n: 1}
+	c.lanes = append(c.lanes, l)
+	return l, nil
+}
+
+// Close closes all of them.
+func (c *conns) Close() error {
+	c.mu.Lock()
+	c.closed = true
+	var more []*fetchLane
+	if len(c.lanes) > 1 {
+		more = c.lanes[1:]
+	}
+	c.mu.Unlock()
+	for _, l := range more {
+		_ = l.conn.Close()
+	}
+	return c.ClientConn.Close()
+}
