@@ -1,6 +1,8 @@
 package examples_test
 
 import (
+	"os"
+	"regexp"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,6 +10,19 @@ import (
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/authz"
 )
+
+// What README.md shows of a policy stands in the example.
+func TestTheREADMEsRulesAreTheExamples(t *testing.T) {
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	policy, err := os.ReadFile("acl/policy.csv")
+	require.NoError(t, err)
+	shown := regexp.MustCompile(`(?m)^[pg], .*$`).FindAllString(string(readme), -1)
+	require.NotEmpty(t, shown)
+	for _, rule := range shown {
+		require.Contains(t, string(policy), "\n"+rule+"\n")
+	}
+}
 
 func TestTheACLExampleIsWhatItSays(t *testing.T) {
 	_, err := config.LoadNode(config.From{Paths: []string{"hcl/node.hcl", "acl/acl.hcl"}})

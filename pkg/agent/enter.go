@@ -128,8 +128,17 @@ type asker struct{ *Agent }
 
 func (k asker) Promise(ctx context.Context, id string, p bootstrap.Promise) error {
 	err := k.promise(ctx, id, &nodev1.PromiseRequest{ClusterId: p.Cluster, Initiator: p.Initiator, Servers: p.Servers})
-	if info, _ := apierr.From(err); info.Reason == apierr.ReasonInvalid {
+	info, _ := apierr.From(err)
+	if info.Reason == apierr.ReasonInvalid {
 		return &bootstrap.RefusedError{Peer: id, Err: errors.New(info.Message)}
+	}
+	if denied := (apierr.PermissionDenied{}); err != nil && errors.As(info.Err(), &denied) {
+		// A policy can be mended while this node waits.
+		text := "other nodes' acl keeps this one from beginning a cluster with them: " + denied.Why
+		if k.waiting() != text {
+			k.say(text)
+			k.logger.Warn("no promise yet", "node", k.id, "peer", id, "err", denied.Why)
+		}
 	}
 	return err
 }

@@ -189,6 +189,21 @@ func TestStreamsEndWhenTheirCallerMayNotGoOn(t *testing.T) {
 	}
 }
 
+// A read that has waited shows nothing that came after its caller was shut out.
+func TestAReadThatWaitsIsDecidedAgain(t *testing.T) {
+	p := startPoliced(t, everybody)
+	p.follow()                 // it waits: one that leads would say that there is no such position
+	got := make(chan error, 1) // 1: the result
+	go func() {
+		_, err := p.proxyFor("p1", "bob").Fetch(ctxOf(t), &nodev1.FetchRequest{MinPosition: 1, WaitMs: 20_000})
+		got <- err
+	}()
+	require.Eventually(t, func() bool { return p.waiting() == 1 }, 20*time.Second, 5*time.Millisecond)
+	p.reload("p, alice, *, consume\np, p1, *, impersonate\n")
+	p.put("too late for bob")
+	requireDenied(t, <-got, "bob, for whom p1 speaks, may not consume")
+}
+
 // The same for everybody behind a proxy that may speak for nobody any more.
 func TestAProxyThatMayNotSpeakAnyMore(t *testing.T) {
 	p := startPoliced(t, everybody)

@@ -58,7 +58,7 @@ func (a *audit) allowed(who caller, method string) {
 // about are the pairs of a line. left_out is how many there would have been since
 // the last one.
 func about(who caller, method string, out uint64, more ...any) []any {
-	pairs := append([]any{"method", method, "certificate", who.identity, "principal", who.principal}, more...)
+	pairs := append([]any{"method", method, "certificate", who.identity.String(), "principal", who.principal}, more...)
 	if out > 0 {
 		pairs = append(pairs, "left_out", out)
 	}

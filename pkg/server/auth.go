@@ -128,6 +128,17 @@ func (g *standing) look() error {
 	return nil
 }
 
+// still refuses a read whose caller may not read any more after what it has waited for.
+func (s *Server) still(ctx context.Context) error {
+	leave := standing{s, callerOf(ctx)}
+	select {
+	case <-leave.changed():
+		return leave.look()
+	default:
+		return nil
+	}
+}
+
 func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
 	ctx, err := s.admit(ctx, info.FullMethod)
 	if err != nil {

@@ -33,6 +33,9 @@ func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
 	if err := s.readable(ctx, off, defaultWait, false, req.GetLinearizable()); err != nil {
 		return nil, err
 	}
+	if err := s.still(ctx); err != nil {
+		return nil, err
+	}
 	var r room
 	defer r.free() // the response is a copy
 	batches, err := s.read(off, 1, &r)

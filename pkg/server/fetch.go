@@ -50,6 +50,9 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err := s.readable(ctx, req.GetOffset(), left, !req.GetLinearizable(), req.GetLinearizable()); err != nil {
 		return nil, err
 	}
+	if err := s.still(ctx); err != nil {
+		return nil, err
+	}
 	return s.fetched(req.GetOffset(), fetchBytes(req.GetMaxBytes()))
 }
 

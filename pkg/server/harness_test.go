@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,7 @@ type node struct {
 	extract   func(first, last uint64) (replica.Extract, error) // nil: no entries
 	ckpt      replica.Checkpoint
 	confirm   func(context.Context) (uint64, error) // what ReadIndex does, if set
+	waits     atomic.Int64                          // in Wait now
 }
 
 func newNode() *node {
@@ -264,7 +266,11 @@ func (n *node) Lowest() uint64 {
 	return n.lowest
 }
 
+func (n *node) waiting() int64 { return n.waits.Load() }
+
 func (n *node) Wait(ctx context.Context, off uint64) error {
+	n.waits.Add(1)
+	defer n.waits.Add(-1)
 	for {
 		n.mu.Lock()
 		next, grew := n.next, n.grew

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -48,16 +50,23 @@ type policed struct {
 	gateway *harness.Proxy // with TLS: its clients show certificates
 }
 
-// startPoliced starts three nodes and four proxies: sidecars for itself, alice and bob,
-// and a gateway.
-func startPoliced(t *testing.T) *policed {
+// preparePoliced makes three nodes and the sidecar for itself, and starts nothing.
+func preparePoliced(t *testing.T, policy string) *policed {
 	t.Helper()
 	p := &policed{}
 	p.world = prepare(t, nil, func(o *harness.Options) {
 		p.file = filepath.Join(o.Dir, "policy.csv")
 		o.NodeConfig = fmt.Sprintf("acl {\n  policy = %q\n}\n", p.file)
 	})
-	p.write(aliceAndBob)
+	p.write(policy)
+	return p
+}
+
+// startPoliced starts three nodes and four proxies: sidecars for itself, alice and bob,
+// and a gateway.
+func startPoliced(t *testing.T) *policed {
+	t.Helper()
+	p := preparePoliced(t, aliceAndBob)
 	for _, name := range []string{"alice", "bob", "carol"} {
 		require.NoError(t, p.AddCert(tlsconf.RoleClient, name))
 	}
@@ -332,4 +341,37 @@ func TestThePolicyChangesWhileStreamsAreOpen(t *testing.T) {
 	for way, conn := range bob {
 		p.until("bob produces by "+way, func() error { return produceUnary(p.ctx, conn) })
 	}
+}
+
+// A policy that forgets the nodes keeps them from forming a cluster. They say so, and
+// form one once it is mended.
+func TestAPolicyThatForgetsTheNodes(t *testing.T) {
+	p := preparePoliced(t, "p, alice, *, produce\n")
+	require.NoError(t, p.Start())
+	p.until("a node says that it may not join", func() error {
+		var all []string
+		for _, n := range p.Nodes {
+			all = append(all, p.readiness(n))
+		}
+		if text := strings.Join(all, "\n"); !strings.Contains(text, "may not join") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	p.write(aliceAndBob)
+	require.NoError(t, p.Ready(p.ctx))
+}
+
+// readiness is what a node says it waits for.
+func (p *policed) readiness(n *harness.Node) string {
+	req, err := http.NewRequestWithContext(p.ctx, http.MethodGet, "http://"+n.Admin+"/readyz", nil)
+	require.NoError(p.t, err)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	require.NoError(p.t, err)
+	return string(b)
 }
