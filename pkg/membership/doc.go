@@ -9,6 +9,9 @@
 // as new as the last close of the channel from Changes; a member that fails is
 // kept as Failed, and becomes Left only when it said so or an operator did.
 //
+// Keys change on all members at once (keyring.go): one is used only when everybody
+// who is alive has it, and forgotten only when nobody encrypts with it.
+//
 // Agents of nodes and proxies call it, and package discovery/serf. It never
 // touches Raft, never blocks a caller on the network except in Join and Leave,
 // and never exits the process: when gossip ends by itself (another process uses

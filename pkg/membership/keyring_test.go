@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/internal/testutil"
@@ -156,8 +158,13 @@ func TestKeyringThatIsDamaged(t *testing.T) {
 			cfg.KeyringPath = filepath.Join(t.TempDir(), "keyring")
 			require.NoError(t, os.WriteFile(cfg.KeyringPath, fmt.Append(nil, text), 0o600))
 			cfg.RetryJoin = []string{n1.Addr()}
-			start(t, cfg)
+			var said bytes.Buffer
+			cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: &said, Level: hclog.Error, Mutex: new(sync.Mutex)})
+			n2 := start(t, cfg)
 			sees(t, n1, "n1:alive", "n2:alive")
+			require.NoError(t, n2.stop())
+			require.Contains(t, said.String(), "gossip keyring cannot be read")
+			require.NotContains(t, said.String(), "MDEy")
 		})
 	}
 }
