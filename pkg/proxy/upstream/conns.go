@@ -7,39 +7,35 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-
-	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 )
 
-// fetchesAConn is how many FetchStreams a connection carries. A node takes a limited
-// number of streams on one (1,000 by default), and a stream too many waits: without
-// room for them, whoever opens many tails would have everybody else's calls, and the
-// append streams, wait behind them.
-const fetchesAConn = 500
+// streamsAConn is how many streams a connection carries. A node takes a limited number of
+// calls on one (1,000 by default), and one too many waits: without room for them, whoever
+// opens many tails, or comes under many names, would have everybody else's calls wait
+// behind those.
+const streamsAConn = 500
 
-// conns is a node's connection, and those that are added for FetchStreams while it
-// carries as many of them as it may. They stay until the node is closed.
+// conns is a node's connection, and those that are added for streams while it carries as
+// many of them as it may. They stay until the node is closed. Unary calls, which are soon
+// over, are on the first.
 type conns struct {
 	*grpc.ClientConn
 	dial func() (*grpc.ClientConn, error)
 
 	mu     sync.Mutex
-	closed bool         // guarded by mu
-	lanes  []*fetchLane // guarded by mu; the first is ClientConn
+	closed bool    // guarded by mu
+	lanes  []*lane // guarded by mu; the first is ClientConn
 }
 
-type fetchLane struct {
+type lane struct {
 	conn *grpc.ClientConn
 	n    int // guarded by the conns' mu
 }
 
-// NewStream opens a stream on a connection that has room for it. A FetchStream takes its
-// place until ctx ends.
+// NewStream opens a stream on a connection that has room for it. It takes its place until
+// ctx ends.
 func (c *conns) NewStream(ctx context.Context, desc *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	if method != nodev1.Node_FetchStream_FullMethodName {
-		return c.ClientConn.NewStream(ctx, desc, method, opts...)
-	}
-	l, err := c.lane()
+	l, err := c.place()
 	if err != nil {
 		return nil, err
 	}
@@ -51,14 +47,14 @@ func (c *conns) NewStream(ctx context.Context, desc *grpc.StreamDesc, method str
 	return l.conn.NewStream(ctx, desc, method, opts...)
 }
 
-func (c *conns) lane() (*fetchLane, error) {
+func (c *conns) place() (*lane, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.lanes == nil {
-		c.lanes = []*fetchLane{{conn: c.ClientConn}}
+		c.lanes = []*lane{{conn: c.ClientConn}}
 	}
 	for _, l := range c.lanes {
-		if l.n < fetchesAConn {
+		if l.n < streamsAConn {
 			l.n++
 			return l, nil
 		}
@@ -70,7 +66,7 @@ func (c *conns) lane() (*fetchLane, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &fetchLane{conn: conn, n: 1}
+	l := &lane{conn: conn, n: 1}
 	c.lanes = append(c.lanes, l)
 	return l, nil
 }
@@ -79,7 +75,7 @@ func (c *conns) lane() (*fetchLane, error) {
 func (c *conns) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	var more []*fetchLane
+	var more []*lane
 	if len(c.lanes) > 1 {
 		more = c.lanes[1:]
 	}

@@ -1,8 +1,9 @@
 // Package upstream keeps the proxy's gRPC connection to each node.
 //
 // Invariant: at any time a node id has at most one Node in the Pool, and that Node
-// has one connection, to one address, for life, and others to it only for
-// FetchStreams of which it carries many; a node that moves gets a new Node. What was taken from the Pool stays usable until its calls are done.
+// has one connection, to one address, for life, and others to it only while it carries
+// many streams; a node that moves gets a new Node. What was taken from the Pool stays
+// usable until its calls are done.
 //
 // control decides which nodes there are and reads their connection's state;
 // forward calls through them, by way of route.Table. The package never decides

@@ -7,8 +7,8 @@ func (n *Node) Conns() int {
 	return max(len(n.conn.lanes), 1)
 }
 
-// Fetches is how many FetchStreams of n are open.
-func (n *Node) Fetches() (open int) {
+// Streams is how many streams to n are open.
+func (n *Node) Streams() (open int) {
 	n.conn.mu.Lock()
 	defer n.conn.mu.Unlock()
 	for _, l := range n.conn.lanes {

@@ -46,6 +46,15 @@ func (n *node) Offsets(ctx context.Context, _ *nodev1.OffsetsRequest) (*nodev1.O
 	}
 }
 
+// Append sends its headers and stays open.
+func (n *node) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev1.AppendResponse]) error {
+	if err := s.SendHeader(nil); err != nil {
+		return err
+	}
+	<-s.Context().Done()
+	return nil
+}
+
 // FetchStream sends its headers and stays open.
 func (n *node) FetchStream(_ *nodev1.FetchRequest, s grpc.ServerStreamingServer[nodev1.FetchResponse]) error {
 	if err := s.SendHeader(nil); err != nil {
@@ -143,24 +152,29 @@ func TestOneNodeAnID(t *testing.T) {
 	await(t, a, connectivity.Shutdown)
 }
 
-// More fetches than a node takes streams on a connection keep nobody from being heard,
-// and places that are free again are taken first.
-func TestFetchesLeaveRoomForOtherCalls(t *testing.T) {
+// More streams than a node takes on a connection keep nobody from being heard, and places
+// that are free again are taken first.
+func TestStreamsLeaveRoomForOtherCalls(t *testing.T) {
 	_, addr, _ := serve(t, "127.0.0.1:0", "n")
 	n, err := pool(t, upstream.Config{}).Ensure("n.0000000a", addr)
 	require.NoError(t, err)
 	for range 2 {
 		ctx, cancel := context.WithCancel(within(t, 20*time.Second))
-		for range 1200 {
-			s, err := nodev1.NewNodeClient(n.Conn()).FetchStream(ctx, &nodev1.FetchRequest{})
+		client := nodev1.NewNodeClient(n.Conn())
+		for range 600 {
+			fetch, err := client.FetchStream(ctx, &nodev1.FetchRequest{})
 			require.NoError(t, err)
-			_, err = s.Header()
+			_, err = fetch.Header()
+			require.NoError(t, err)
+			appends, err := client.Append(ctx)
+			require.NoError(t, err)
+			_, err = appends.Header()
 			require.NoError(t, err)
 		}
 		require.Equal(t, "n", whoIs(t, n))
 		require.Equal(t, 3, n.Conns())
 		cancel()
-		require.Eventually(t, func() bool { return n.Fetches() == 0 }, 10*time.Second, time.Millisecond)
+		require.Eventually(t, func() bool { return n.Streams() == 0 }, 10*time.Second, time.Millisecond)
 	}
 }
 
