@@ -22,18 +22,36 @@ import (
 // alone is a policy that lets one produce.
 func alone(name string) string { return "p, " + name + ", *, produce\n" }
 
+// logBuffer is a log that is read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
 // watched is an Authorizer that runs in a bubble.
 type watched struct {
 	*authz.Authorizer
 	files
-	log *bytes.Buffer
+	log *logBuffer
 	reg *prometheus.Registry
 }
 
 // watch runs test with files that are looked at, in a time of its own.
 func watch(t *testing.T, policy string, test func(t *testing.T, w *watched)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &watched{files: write(t, "", policy), log: new(bytes.Buffer), reg: prometheus.NewRegistry()}
+		w := &watched{files: write(t, "", policy), log: new(logBuffer), reg: prometheus.NewRegistry()}
 		a, err := authz.Open(authz.Options{
 			Files: w.Files, Registerer: w.reg, Logger: hclog.New(&hclog.LoggerOptions{Output: w.log, Level: hclog.Info}),
 		})

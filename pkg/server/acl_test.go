@@ -277,6 +277,11 @@ func TestAuditNamesBoth(t *testing.T) {
 	requireDenied(t, err)
 	require.Len(t, p.log.lines("audit: denied", "/client/alice", "principal=root"), 1)
 
+	two := metadata.AppendToOutgoingContext(ctxOf(t), "logd-original-principal", "a", "logd-original-principal", "b")
+	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleProxy, "p1")).Fetch(two, &nodev1.FetchRequest{})
+	requireDenied(t, err)
+	require.Len(t, p.log.lines("audit: denied", "/proxy/p1", "exactly one name is needed"), 1)
+
 	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleAdmin, "ops")).RemovePeer(ctxOf(t), &nodev1.RemovePeerRequest{Id: otherID})
 	require.NoError(t, err)
 	require.Len(t, p.log.lines("[INFO]", "audit: allowed", "RemovePeer", "/admin/ops", "principal=ops"), 1)

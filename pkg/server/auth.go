@@ -67,7 +67,7 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 	if claimed := metadata.ValueFromIncomingContext(ctx, metaPrincipal); len(claimed) > 0 {
 		name, err := principalOf(claimed)
 		if err != nil && id.Role == tlsconf.RoleProxy {
-			return nil, err
+			return nil, s.refused(who, method, err)
 		}
 		who.principal, ask.Principal, ask.Proxied = name, name, true
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
@@ -211,6 +212,19 @@ func TestAliceProducesAndBobConsumes(t *testing.T) {
 		require.Equal(t, codes.PermissionDenied, status.Code(produceUnary(p.ctx, conn)), way)
 		require.Equal(t, codes.PermissionDenied, status.Code(consumeUnary(p.ctx, conn)), way)
 	}
+	// What she says she is counts for nothing: a node refuses it, a proxy does not pass it on.
+	as := metadata.AppendToOutgoingContext(p.ctx, "logd-original-principal", "alice")
+	carol := p.conns("carol", 0)
+	for way, want := range map[string]string{"gateway": "carol, for whom", "leader": "only a proxy speaks for others"} {
+		err := produceUnary(as, carol[way])
+		require.Equal(t, codes.PermissionDenied, status.Code(err), "%s: %v", way, err)
+		require.ErrorContains(t, err, want)
+	}
+	// A proxy that says for nobody is refused, whatever the policy lets it do.
+	err = consumeUnary(p.ctx, p.dial("proxy1", p.leader()))
+	require.Equal(t, codes.PermissionDenied, status.Code(err), "%v", err)
+	require.ErrorContains(t, err, "has to say for whom")
+
 	p.audited("audit: denied", "method=/log.v1.Log/Produce ", "/client/bob", "principal=bob")
 	p.audited("audit: denied", "method=/node.v1.Node/Append", "/proxy/"+p.gateway.Name, "principal=bob", "may not produce")
 	p.audited("audit: denied", "method=/node.v1.Node/Append", "/proxy/proxy4", "principal=bob")
