@@ -33,6 +33,7 @@ func (r *Replica) Submit(b Batch) (*Pending, error) {
 	if e.detector.doubted() {
 		return nil, ErrDraining // it may be this node that is wrong
 	}
+	r.reserve.note(int64(len(b.Records)))
 	return e.batch.submit(b)
 }
 

@@ -128,7 +128,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	}
 	r.reserve = &reserve{
 		fs: cfg.FS, dir: cfg.Dir, fixed: uint64(cfg.Reserve), segment: uint64(cfg.SegmentBytes),
-		most: lastRecordBytes, log: r.store.Log(), logger: r.logger, metrics: r.metrics,
+		most: lastRecordBytes, soon: make(chan struct{}, 1), log: r.store.Log(), logger: r.logger, metrics: r.metrics,
 	}
 	r.reserve.look()
 	r.compared = newDetectorMetrics(cfg.Registerer)

@@ -14,9 +14,10 @@ import (
 )
 
 const (
-	// reservePeriod is how often a node looks at its disk. At a gigabyte a second
-	// the smallest usual reserve lasts that long.
+	// reservePeriod is how often a node looks at its disk, for what others write there.
+	// It also looks when it has taken a reservePart of the reserve itself.
 	reservePeriod = 250 * time.Millisecond
+	reservePart   = 16
 	// leastReserve and usualReserve bound the reserve that follows from the size
 	// of things; see reserveOf.
 	leastReserve = 4 * raftstore.MaxStateBytes
@@ -53,6 +54,8 @@ type reserve struct {
 	state   atomic.Pointer[diskState] // written by look alone
 	most    int64                     // lastRecordBytes, but for tests
 	taken   atomic.Int64              // bytes of records taken since the node is bare
+	since   atomic.Int64              // bytes of records taken since it was last looked for them
+	soon    chan struct{}             // room for one: look now
 	unknown bool                      // the last look failed; of look
 }
 
@@ -77,6 +80,8 @@ func (d *reserve) run(stop <-chan struct{}) {
 	for {
 		select {
 		case <-ticks.C:
+			d.look()
+		case <-d.soon:
 			d.look()
 		case <-stop:
 			return
@@ -138,6 +143,19 @@ func (d *reserve) look() {
 	}
 }
 
+// note has the disk looked at once so much was taken that the reserve could be gone by the
+// next look. It does not wait for it.
+func (d *reserve) note(size int64) {
+	if n := d.since.Add(size); uint64(n) < d.state.Load().reserve/reservePart {
+		return
+	}
+	d.since.Store(0)
+	select {
+	case d.soon <- struct{}{}:
+	default:
+	}
+}
+
 // low says that this node is below its reserve.
 func (d *reserve) low() bool { return d.state.Load().low }
 
@@ -148,15 +166,16 @@ var errRefused = errors.New("disk below its reserve: no records are taken")
 // admit refuses entries with records while this node is bare. Those that it has
 // already cost nothing.
 func (d *reserve) admit(entries []*raft.Log) error {
-	if !d.state.Load().bare {
-		return nil
-	}
 	last := d.log.Last()
 	var size int64
 	for _, e := range entries {
 		if e.Index > last && hasRecords(e) {
 			size += int64(len(e.Data))
 		}
+	}
+	d.note(size)
+	if !d.state.Load().bare {
+		return nil
 	}
 	// One goroutine a peer asks; only one of the peers leads.
 	if size > 0 && d.taken.Add(size) > d.most {
