@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"runtime"
 	"testing"
 
@@ -261,13 +262,17 @@ func TestProduceStreamBoundsItsBytes(t *testing.T) {
 // A stream's window takes room when it is used: there may be thousands that are idle.
 func TestAnIdleProduceStreamIsSmall(t *testing.T) {
 	const streams = 100
-	var before, after runtime.MemStats
-	runtime.ReadMemStats(&before)
-	for range streams {
-		_ = server.NewProduceStream()
+	least := uint64(math.MaxUint64) // of several tries: what others allocate counts too
+	for range 5 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range streams {
+			_ = server.NewProduceStream()
+		}
+		runtime.ReadMemStats(&after)
+		least = min(least, (after.TotalAlloc-before.TotalAlloc)/streams)
 	}
-	runtime.ReadMemStats(&after)
-	require.Less(t, (after.TotalAlloc-before.TotalAlloc)/streams, uint64(2<<10))
+	require.Less(t, least, uint64(2<<10))
 }
 
 func TestProduceStreamFailsFromTheFirstFailureOn(t *testing.T) {
