@@ -5,6 +5,7 @@ GO      ?= go
 # A release says its tag; a checkout says where it is; a tarball says dev.
 GIT     := $(if $(wildcard .git),$(shell git describe --tags --always --dirty 2>/dev/null))
 VERSION ?= $(or $(GIT),dev)
+REVISION = $(or $(if $(GIT),$(shell git rev-parse HEAD)),unknown)
 PKG     ?= ./...
 
 BIN   := $(CURDIR)/bin
@@ -26,6 +27,9 @@ SIM_HOURS    ?= $(if $(SIM_SEED)$(SIM_FOR),,5)
 BENCH        ?= .
 BENCH_FLAGS  ?=
 DEV_FLAGS    ?=
+IMAGE        ?= logd:dev
+CLIENT_IMAGE ?= logd-client:dev
+IMAGE_FLAGS  ?=
 DEMO_FLAGS   ?=
 SOAK         ?= 10m
 SOAK_FLAGS   ?=
@@ -35,7 +39,7 @@ OLD          ?= $(shell git describe --tags --abbrev=0 2>/dev/null)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build images dev demo soak test test-system upgrade sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check sbom licenses reproducible supply-check ci clean
+.PHONY: help build images deb dev demo soak test test-long test-system test-browser test-deploy upgrade sim crash fuzz bench bench-proxy bench-cluster bench-log bench-go lint fmt gen gen-check sbom licenses reproducible supply-check ci clean
 
 help: ## list the targets
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -46,8 +50,27 @@ help: ## list the targets
 build: ## build bin/logd and bin/logproxy, static
 	CGO_ENABLED=0 $(GO) build -tags grpcnotrace -trimpath -buildvcs=$(if $(GIT),auto,false) -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/ ./cmd/...
 
-images: build ## the docker image logd:dev, both programs on nothing
-	docker build -t logd:dev -f deploy/docker/Dockerfile .
+images: build ## the docker images logd:dev, both programs on nothing, and logd-client:dev (IMAGE, CLIENT_IMAGE)
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags '-s -w' -o $(BIN)/image/client ./examples/client
+	docker build $(IMAGE_FLAGS) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) --target logd -t $(IMAGE) -f deploy/docker/Dockerfile .
+	docker build $(IMAGE_FLAGS) --target client -t $(CLIENT_IMAGE) -f deploy/docker/Dockerfile .
+
+# A tag v1.2.3 is version 1.2.3; what has none comes before every one that has. The same
+# commit makes the same packages, to the bit.
+DEB_ARCH    ?= $(shell $(GO) env GOARCH)
+DEB_VERSION ?= $(subst -,+,$(or $(patsubst v%,%,$(filter v%,$(VERSION))),0~$(DEB_DATE).$(VERSION)))
+DEB_EPOCH   := $(or $(if $(GIT),$(shell git log -1 --format=%ct)),1)
+DEB_DATE     = $(shell date -u -d @$(DEB_EPOCH) +%Y%m%d%H%M%S)
+deb: build $(TOOLS)/deb.stamp ## Debian packages bin/deb/logd_*.deb and logproxy_*.deb (DEB_VERSION)
+	@rm -rf $(BIN)/deb && mkdir -p $(BIN)/deb
+	@gzip -9nc CHANGELOG.md >$(BIN)/deb/CHANGELOG.md.gz
+	@set -eu; for package in logd logproxy; do \
+		gzip -9nc deploy/deb/$$package.8 >$(BIN)/deb/$$package.8.gz; \
+		printf '%s (%s) unstable; urgency=medium\n\n  * What changed is in CHANGELOG.md.gz.\n\n -- The logd authors <maintainers@logd.invalid>  %s\n' \
+			$$package '$(DEB_VERSION)' "$$(LC_ALL=C date -u -R -d @$(DEB_EPOCH))" | gzip -9n >$(BIN)/deb/$$package.changelog.gz; \
+		DEB_ARCH=$(DEB_ARCH) DEB_VERSION='$(DEB_VERSION)' SOURCE_DATE_EPOCH=$(DEB_EPOCH) \
+			$(TOOLS)/nfpm package -f deploy/deb/$$package.yaml -p deb -t $(BIN)/deb/; \
+	done
 
 dev: build ## three nodes and a proxy in one process (DEV_FLAGS)
 	$(BIN)/logd dev $(DEV_FLAGS)
@@ -63,9 +86,21 @@ soak: build ## real processes under load, hostile clients, kills and drains, for
 test: ## all tests that need only Go and gcc, race detector on (PKG, TEST_FLAGS)
 	CGO_ENABLED=1 $(GO) test -race -timeout $(TEST_TIMEOUT) -p $(TEST_P) $(TEST_FLAGS) $(PKG)
 
-# -v, so that a test that was skipped says so.
-test-system: $(TOOLS)/test.stamp ## the tests that need root, iproute2, curl, docker or other clients (build tag system)
-	LOGD_TEST_TOOLS=$(TOOLS) $(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 12m -p 1 $(TEST_FLAGS) ./test/...
+# -v, so that a test that was skipped says so. ZooKeeper's jars are looked for where Debian
+# has them, or in LOGD_TEST_ZOOKEEPER, with which they have to be there, and java.
+test-system: $(TOOLS)/test.stamp $(TOOLS)/deb.stamp ## the tests that need root, iproute2, curl, docker, chromium, prometheus or other clients (build tag system)
+	LOGD_TEST_TOOLS=$(TOOLS) $(GO) test -v -tags system -run '^TestSystem' -count 1 -timeout 16m -p 1 $(TEST_FLAGS) ./test/...
+	@$(MAKE) --no-print-directory test-browser
+
+# A module of its own, since what it needs (Kubernetes, Helm) is large.
+test-deploy: ## the files in deploy for Kubernetes, Helm, Nomad and Grafana, against their libraries and our programs
+	cd test/deploy && CGO_ENABLED=0 GOWORK=off $(GO) test -vet all -count 1 -timeout 6m -p 2 $(TEST_FLAGS) ./...
+
+test-browser: ## the admin pages in Debian's chromium (TEST_FLAGS=-update makes the pictures in docs/images)
+	cd test/browser && GOWORK=off $(GO) test -v -run '^TestSystem' -count 1 -timeout 6m $(TEST_FLAGS) ./...
+
+test-long: ## the tests that take a minute each, without the race detector
+	$(GO) test -v -run '^TestLong' -count 1 -timeout 10m $(TEST_FLAGS) ./test/e2e
 
 upgrade: ## roll a loaded cluster from the programs of OLD (a tag or commit; the last tag) to these, and back
 	@test -n '$(OLD)' || { echo "there is no tag yet: make upgrade OLD=<commit>" >&2; exit 1; }
@@ -114,6 +149,8 @@ bench-go: ## run the Go benchmarks, for benchstat (BENCH, PKG, TEST_FLAGS)
 lint: $(LINT) ## golangci-lint with .golangci.yml
 	$(LINT) run $(PKG)
 	cd test/benchlog && GOWORK=off $(GO) vet ./...
+	cd test/browser && GOWORK=off $(GO) vet ./...
+	cd test/nomad && CGO_ENABLED=0 GOWORK=off $(GO) vet ./...
 
 fmt: $(LINT) $(TOOLS)/gen.stamp ## format Go and .proto files
 	$(LINT) fmt
@@ -134,7 +171,7 @@ gen-check: $(TOOLS)/gen.stamp ## fail when generated code is not what make gen m
 
 ## --- where it comes from ---
 
-MODULES := . test/benchlog test/benchcluster tools/gen tools/lint tools/supply tools/test
+MODULES := . test/benchlog test/benchcluster test/browser test/deploy test/nomad tools/deb tools/gen tools/lint tools/supply tools/test
 
 sbom: $(TOOLS)/supply.stamp ## bin/sbom: what each program is made of, in CycloneDX's format
 	@mkdir -p $(BIN)/sbom
@@ -165,6 +202,7 @@ supply-check: $(TOOLS)/supply.stamp sbom ## modules are what go.sum says, licenc
 	@set -eu; for module in $(MODULES); do \
 		printf '%s: ' "$$module"; (cd "$$module" && GOWORK=off $(GO) mod verify); \
 	done
+	$(TOOLS)/licenses test/nomad . >/dev/null
 	$(TOOLS)/licenses . ./cmd/... >$(BIN)/dependencies.md
 	@if ! sed -n '/^| module/,$$p' docs/dependencies.md | diff -u - $(BIN)/dependencies.md; then \
 		echo "docs/dependencies.md is not what the modules say: run make licenses" >&2; exit 1; \
@@ -178,6 +216,11 @@ clean: ## remove bin
 
 $(LINT): tools/lint/go.mod tools/lint/go.sum
 	cd tools/lint && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
+	@touch $@
+
+# Newer ones need modules that the module proxy does not hand out.
+$(TOOLS)/deb.stamp: tools/deb/go.mod tools/deb/go.sum
+	cd tools/deb && CGO_ENABLED=0 GOWORK=off $(GO) build -buildvcs=false -o $(TOOLS)/ tool
 	@touch $@
 
 $(TOOLS)/test.stamp: tools/test/go.mod tools/test/go.sum

@@ -1,10 +1,13 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"math/big"
 	"reflect"
+	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -133,12 +136,54 @@ func (l *loader) attribute(attr *hcl.Attribute, f field) {
 		l.failed[f.path] = true
 		return
 	}
-	if err := set(f.value, value); err != nil {
-		l.invalid(f.path, err)
-		return
+	if l.assign(f, value) {
+		delete(l.failed, f.path)
 	}
-	delete(l.failed, f.path)
 }
+
+// assign sets a field, whose origin is noted, and reports whether the value is of its
+// type. One beyond what the type can hold is left to Validate, which knows the setting's
+// range.
+func (l *loader) assign(f field, value cty.Value) bool {
+	err := set(f.value, value)
+	var beyond *beyondError
+	if errors.As(err, &beyond) {
+		f.value.SetInt(beyond.nearest)
+		at := l.origins[f.path]
+		at.beyond = beyond
+		l.origins[f.path] = at
+		return true
+	}
+	if err != nil {
+		l.invalid(f.path, err)
+		return false
+	}
+	return true
+}
+
+// beyondError is a value outside what its type can hold.
+type beyondError struct {
+	written string
+	nearest int64  // that the type can hold
+	limit   string // that, as one would write it
+}
+
+func (e *beyondError) Error() string {
+	most := "at most"
+	if e.nearest < 0 {
+		most = "at least"
+	}
+	return fmt.Sprintf("%s is out of range: %s %s", e.written, most, e.limit)
+}
+
+// durationPattern is what a duration looks like, of any length.
+var durationPattern = regexp.MustCompile(`^[+-]?(([0-9]+(\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h))+$`)
+
+// longest and mostBytes are the ends of the types, as one would write them.
+const (
+	longest   = "2562047h"
+	mostBytes = "8388607TiB"
+)
 
 // text sets a field from a flag or the environment.
 func (l *loader) text(f field, text, where string) {
@@ -153,9 +198,7 @@ func (l *loader) text(f field, text, where string) {
 		value = cty.TupleVal(items)
 	}
 	l.origins[f.path] = origin{where: where}
-	if err := set(f.value, value); err != nil {
-		l.invalid(f.path, err)
-	}
+	l.assign(f, value)
 }
 
 // fail notes what the parser says of the value or block at path.
@@ -179,7 +222,12 @@ func set(v reflect.Value, value cty.Value) error {
 	case v.Type() == durationType:
 		text, ok := text(value)
 		d, err := time.ParseDuration(text)
-		if !ok || err != nil {
+		switch {
+		case ok && err != nil && durationPattern.MatchString(text) && text[0] == '-':
+			return &beyondError{written(value), math.MinInt64, "-" + longest}
+		case ok && err != nil && durationPattern.MatchString(text):
+			return &beyondError{written(value), math.MaxInt64, longest}
+		case !ok || err != nil:
 			return fmt.Errorf(`%s is not a duration: write a number and a unit, like "300ms", "10s" or "1h"`, written(value))
 		}
 		v.SetInt(int64(d))
@@ -209,6 +257,20 @@ func set(v reflect.Value, value cty.Value) error {
 		}
 		v.Set(reflect.ValueOf(items))
 		return nil
+	case v.Kind() == reflect.Pointer: // nil: nothing was said
+		x := reflect.New(v.Type().Elem())
+		if err := set(x.Elem(), value); err != nil {
+			return err
+		}
+		v.Set(x)
+		return nil
+	case v.Kind() == reflect.Bool:
+		b, err := convert.Convert(value, cty.Bool)
+		if err != nil || value.Type() == cty.Number {
+			return fmt.Errorf("%s is neither true nor false", written(value))
+		}
+		v.SetBool(b.True())
+		return nil
 	case v.Kind() == reflect.String:
 		text, ok := text(value)
 		if !ok {
@@ -225,9 +287,24 @@ func set(v reflect.Value, value cty.Value) error {
 }
 
 func setNumber(v reflect.Value, n *big.Float, written string) error {
-	i, accuracy := n.Int64()
-	if accuracy != big.Exact || i > math.MaxInt32 && v.Type() != sizeType {
-		return fmt.Errorf("%s is not a whole number in range", written)
+	if v.Kind() == reflect.Float64 {
+		f, _ := n.Float64()
+		v.SetFloat(f)
+		return nil
+	}
+	if !n.IsInt() {
+		return fmt.Errorf("%s is not a whole number", written)
+	}
+	least, most, limit := int64(math.MinInt32), int64(math.MaxInt32), strconv.Itoa(math.MaxInt32)
+	if v.Type() == sizeType {
+		least, most, limit = math.MinInt64, math.MaxInt64, mostBytes
+	}
+	i, accuracy := n.Int64() // the nearest one, where there is none
+	switch {
+	case i > most || accuracy == big.Below:
+		return &beyondError{written, most, limit}
+	case i < least || accuracy == big.Above:
+		return &beyondError{written, least, "-" + limit}
 	}
 	v.SetInt(i)
 	return nil

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"errors"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -31,8 +32,8 @@ type From struct {
 func LoadNode(from From) (Node, error) {
 	c := DefaultNode()
 	l := newLoader()
-	l.load(from, "LOGD_", reflect.ValueOf(&c).Elem())
-	c.origins = l.origins
+	l.load(from, nodePrefix, reflect.ValueOf(&c).Elem())
+	c.origins, c.sources = l.origins, l.parser.Files()
 	return c, l.verdict(c.Validate())
 }
 
@@ -40,8 +41,8 @@ func LoadNode(from From) (Node, error) {
 func LoadProxy(from From) (Proxy, error) {
 	c := DefaultProxy()
 	l := newLoader()
-	l.load(from, "LOGPROXY_", reflect.ValueOf(&c).Elem())
-	c.origins = l.origins
+	l.load(from, proxyPrefix, reflect.ValueOf(&c).Elem())
+	c.origins, c.sources = l.origins, l.parser.Files()
 	return c, l.verdict(c.Validate())
 }
 
@@ -61,33 +62,42 @@ func newLoader() *loader {
 // load lays file after file on the target. Not hcl.MergeFiles: it refuses an
 // attribute that two files set, and here the later file wins.
 func (l *loader) load(from From, envPrefix string, target reflect.Value) {
+	var empty []string
 	for _, path := range from.Paths {
-		for _, file := range l.expand(path) {
+		files, ok := l.expand(path)
+		if ok && len(files) == 0 {
+			empty = append(empty, path)
+		}
+		for _, file := range files {
 			if body := l.parse(file); body != nil {
 				l.body(body, target, "")
 			}
+		}
+	}
+	if len(l.read) == 0 { // beside other files, a directory for more of them may have none
+		for _, dir := range empty {
+			l.unreadable(dir, errors.New("there is no *.hcl or *.json in it"))
 		}
 	}
 	l.environ(from.Environ, envPrefix, target)
 	l.flags(from.Flags, target)
 }
 
-// expand lists the files a path stands for.
-func (l *loader) expand(path string) []string {
+// expand lists the files a path stands for, unless that cannot be known.
+func (l *loader) expand(path string) (files []string, ok bool) {
 	info, err := os.Stat(path)
 	if err != nil {
 		l.unreadable(path, err)
-		return nil
+		return nil, false
 	}
 	if !info.IsDir() {
-		return []string{path}
+		return []string{path}, true
 	}
 	entries, err := os.ReadDir(path) // sorted by name
 	if err != nil {
 		l.unreadable(path, err)
-		return nil
+		return nil, false
 	}
-	var files []string
 	for _, e := range entries {
 		ext := filepath.Ext(e.Name())
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || ext != ".hcl" && ext != ".json" {
@@ -95,7 +105,7 @@ func (l *loader) expand(path string) []string {
 		}
 		files = append(files, filepath.Join(path, e.Name()))
 	}
-	return files
+	return files, true
 }
 
 // parse answers what could be understood of a file, if anything.
@@ -141,7 +151,7 @@ func (l *loader) environ(environ []string, prefix string, target reflect.Value) 
 		}
 	}
 	for _, f := range leaves(target, "") {
-		name := prefix + strings.ToUpper(strings.ReplaceAll(f.path, ".", "_"))
+		name := variable(prefix, f.path)
 		if value, ok := vars[name]; ok {
 			l.text(f, value, "environment "+name)
 		}
@@ -172,13 +182,22 @@ func (l *loader) flags(flags map[string]string, target reflect.Value) {
 func (l *loader) verdict(invalid error) error {
 	problems := l.problems
 	var e *Error
+	ranged := map[string]bool{}
 	if errors.As(invalid, &e) {
 		for _, p := range e.Problems {
+			ranged[p.Path] = true
 			_, said := l.origins[p.Path]
 			if l.failed[p.Path] || l.partial && !said {
 				continue
 			}
 			problems = append(problems, p)
+		}
+	}
+	for _, path := range slices.Sorted(maps.Keys(l.origins)) {
+		at := l.origins[path]
+		// What Validate finds no fault with, since it has no range for it.
+		if at.beyond != nil && !ranged[path] && !l.failed[path] {
+			problems = append(problems, l.origins.problem(path, "%v", at.beyond))
 		}
 	}
 	if len(problems) == 0 {

@@ -123,6 +123,19 @@ ports {
 	require.Equal(t, 2*config.MiB, c.Log.SegmentSize)
 }
 
+func TestWhatIsNotThereIsTheOnlyProblem(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "n.conf", minimal)
+	none := filepath.Join(dir, "none.hcl")
+	load := func(paths ...string) error {
+		_, err := config.LoadNode(config.From{Paths: paths})
+		return err
+	}
+	require.Equal(t, []string{"Cannot read " + dir + ": there is no *.hcl or *.json in it"}, problems(t, load(dir)))
+	require.Equal(t, []string{"Cannot read " + none + ": stat " + none + ": no such file or directory"}, problems(t, load(none)))
+	require.NoError(t, load(write(t, t.TempDir(), "n.hcl", minimal), dir), "a directory for more may be empty")
+}
+
 func TestEveryProblemAtOnce(t *testing.T) {
 	tests := map[string]struct {
 		text    string
@@ -146,7 +159,7 @@ func TestEveryProblemAtOnce(t *testing.T) {
 				`log_level: true is not a string (n.hcl:11)`,
 				`log.segment_size: "64MB" is not a size: write a whole number with B, KiB, MiB, GiB or TiB, like "64MiB" (n.hcl:13)`,
 				`log.cache_size: 99TiB is out of range: 1MiB to 64GiB (n.hcl:14)`,
-				`ports.rpc: 1.5 is not a whole number in range (n.hcl:17)`,
+				`ports.rpc: 1.5 is not a whole number (n.hcl:17)`,
 				`ports.gossip: "x" is not a number (n.hcl:18)`,
 			},
 		},
@@ -163,6 +176,21 @@ func TestEveryProblemAtOnce(t *testing.T) {
 			want: []string{
 				`retain.age: 30s is out of range: 1m0s to 876000h0m0s (n.hcl:11)`,
 				`retain.size: 100MiB is too little: at least 4 segments are needed, 256MiB (log.segment_size is 64MiB) (n.hcl:12)`,
+			},
+		},
+		"more than a number can be": {
+			text: minimal + "drain_timeout = \"99999999h\"\nlog {\n  segment_size = \"99999999TiB\"\n  cache_size = 99999999999999999999\n}\nports {\n  rpc = 99999999999\n  gossip = -99999999999\n}\n" +
+				"raft {\n  heartbeat_timeout = \"-99999999h30m\"\n}\nretain {\n  size = \"99999999TiB\"\n}\n",
+			environ: []string{"LOGD_RETAIN_AGE=99999999h"},
+			want: []string{
+				`drain_timeout: "99999999h" is out of range: 0s to 1h0m0s (n.hcl:10)`,
+				`log.segment_size: "99999999TiB" is out of range: 64KiB to 1GiB (n.hcl:12)`,
+				`log.cache_size: 99999999999999999999 is out of range: 1MiB to 64GiB (n.hcl:13)`,
+				`ports.rpc: 99999999999 is out of range: 0 to 65535 (n.hcl:16)`,
+				`ports.gossip: -99999999999 is out of range: 0 to 65535 (n.hcl:17)`,
+				`raft.heartbeat_timeout: "-99999999h30m" is out of range: 10ms to 1m0s (n.hcl:20)`,
+				`retain.size: "99999999TiB" is out of range: at most 8388607TiB (n.hcl:23)`,
+				`retain.age: "99999999h" is out of range: 1m0s to 876000h0m0s (environment LOGD_RETAIN_AGE)`,
 			},
 		},
 		"unknown and repeated blocks": {

@@ -30,11 +30,17 @@ func (p Problem) String() string {
 	return b.String()
 }
 
-func (p Problem) line() int {
+// Position is the file and line that say what is wrong; empty and 0 when no file does.
+func (p Problem) Position() (file string, line int) {
 	if p.diag.Subject == nil {
-		return 0
+		return "", 0
 	}
-	return p.diag.Subject.Start.Line
+	return p.diag.Subject.Filename, p.diag.Subject.Start.Line
+}
+
+func (p Problem) line() int {
+	_, line := p.Position()
+	return line
 }
 
 // Error is everything wrong with a configuration: by file and line, and then
@@ -72,7 +78,13 @@ func Render(w io.Writer, err error, width uint, color bool) error {
 type origin struct {
 	where string
 	rng   *hcl.Range // in a file only
+	// beyond is set when the value is more, or less, than the field can hold, which has
+	// the nearest that it can.
+	beyond *beyondError
 }
+
+// sources are what files hold, by their names, for the snippets.
+type sources map[string]*hcl.File
 
 // origins maps HCL paths, of blocks too, to where they were said last.
 type origins map[string]origin

@@ -8,12 +8,15 @@ import (
 
 // Proxy is the configuration of a logproxy.
 type Proxy struct {
-	// Name and Cluster must be those of the upstream certificate
+	// The proxy's name, which must be that of its upstream certificate
 	// (spiffe://<cluster>/proxy/<name>). Empty: taken from it.
-	Name    string `hcl:"name,optional"`
+	Name string `hcl:"name,optional"`
+	// The cluster's name; likewise.
 	Cluster string `hcl:"cluster,optional"`
 
-	// DataDir is where addrs.json goes. Empty: nowhere; a proxy has no state.
+	// A directory for addrs.json, the addresses really bound, gossip.snapshot, the
+	// members it knew, and cluster, the cluster it served: if that is another after a
+	// restart, the log says so. Empty: none; what a proxy remembers are hints.
 	DataDir string `hcl:"data_dir,optional"`
 
 	Listener Listener `hcl:"listener,block"`
@@ -21,7 +24,6 @@ type Proxy struct {
 	Admin    Admin    `hcl:"admin,block"`
 	Upstream Upstream `hcl:"upstream,block"`
 
-	// Discovery is where the set of nodes comes from; several merge. None: serf.
 	Discovery []Discovery `hcl:"discovery,block"`
 
 	Produce Produce `hcl:"produce,block"`
@@ -30,29 +32,36 @@ type Proxy struct {
 
 	Limits ProxyLimits `hcl:"limits,block"`
 
-	// GetServers is who GetServers names: "proxy" (itself) or "cluster".
+	// Whom GetServers names: "proxy" (itself) or "cluster" (the nodes).
 	GetServers string `hcl:"get_servers,optional"`
 
-	// Principal is who the clients of a plaintext listener are. Empty: the
-	// proxy's own name.
+	// Who the clients of a plaintext listener are, to the nodes. Empty: the proxy's own
+	// name.
 	Principal string `hcl:"principal,optional"`
 
-	// DrainTimeout is the last chance of open streams in a drain.
+	// How long a proxy that was told to stop goes on taking calls, while it says that it is
+	// not ready: as long as the balancer before it takes to notice.
+	DrainDelay time.Duration `hcl:"drain_delay,optional"`
+	// How long open streams may go on after that.
 	DrainTimeout time.Duration `hcl:"drain_timeout,optional"`
 
-	LogLevel  string `hcl:"log_level,optional"`
+	Telemetry Telemetry `hcl:"telemetry,block"`
+
+	// "trace", "debug", "info", "warn", "error" or "off".
+	LogLevel string `hcl:"log_level,optional" reload:"yes"`
+	// "text" or "json", on standard error.
 	LogFormat string `hcl:"log_format,optional"`
 
 	origins origins // where loading took each value from, by HCL path; nil in a literal
+	sources sources // the files it was loaded from
 }
 
-// Listener is where clients come in.
+// Listener is where clients come in. With a tls block they need a certificate; without
+// one it is plaintext, allowed on loopback and on a unix socket only.
 type Listener struct {
-	// Address is host:port, or a unix socket: unix:///path, or an absolute path.
+	// host:port, or a unix socket: unix:///path, or an absolute path.
 	Address string `hcl:"address,optional"`
-	// TLS set: clients need a certificate. Unset: plaintext, allowed on loopback
-	// and on a unix socket only.
-	TLS TLS `hcl:"tls,block"`
+	TLS     TLS    `hcl:"tls,block"`
 }
 
 // Network splits Address for net.Listen: ("unix", path) or ("tcp", host:port).
@@ -68,16 +77,32 @@ func (l Listener) Network() (network, address string) {
 
 // Gossip is the proxy's own membership, as an observer; used by discovery "serf".
 type Gossip struct {
-	Address          string   `hcl:"address,optional"`           // host:port to bind
-	AdvertiseAddress string   `hcl:"advertise_address,optional"` // host or host:port; empty: as bound
-	RetryJoin        []string `hcl:"retry_join,optional"`
-	Key              string   `hcl:"key,optional"`
-	KeyFile          string   `hcl:"key_file,optional"`
+	// host:port to bind, on TCP and UDP.
+	Address string `hcl:"address,optional"`
+	// The host, or host:port, under which others reach it. Empty: as bound.
+	AdvertiseAddress string `hcl:"advertise_address,optional"`
+	// The gossip addresses of nodes to find the cluster by. Required with discovery
+	// "serf".
+	RetryJoin []string `hcl:"retry_join,optional"`
+	// The gossip key of the cluster. Required with discovery "serf", here or in a file.
+	Key string `hcl:"key,optional"`
+	// A file with the key, or several, one a line.
+	KeyFile string `hcl:"key_file,optional"`
 }
 
 // Admin is the admin HTTP server.
 type Admin struct {
+	// host:port to bind.
 	Address string `hcl:"address,optional"`
+	// Whether the port speaks TLS, with the certificate of upstream.tls. What answers this
+	// machine only then answers certificates of role admin from elsewhere too.
+	TLS bool `hcl:"tls,optional"`
+	// Whether /debug/pprof is served, to those who may see more than probes and metrics.
+	PProf bool `hcl:"pprof,optional"`
+	// Whether the page shows the newest records, to whoever may see it: everybody on
+	// this machine, and with tls holders of role admin. Unset: without tls, and only beside
+	// a plaintext TCP listener, which serves the same people the same records.
+	Tail *bool `hcl:"tail,optional"`
 }
 
 // Upstream is how the proxy presents itself to the nodes.
@@ -85,24 +110,61 @@ type Upstream struct {
 	TLS TLS `hcl:"tls,block"`
 }
 
-// Discovery is one source of nodes.
+// Discovery is one source of nodes; several merge. Without any it is "serf".
 type Discovery struct {
-	Kind string `hcl:"kind,label"` // "serf" or "static"
-	// Nodes are the host:port RPC addresses of discovery "static".
+	// "serf", "static", "dns" or "zookeeper".
+	Kind string `hcl:"kind,label"`
+	// Of "static": the host:port RPC addresses of nodes.
 	Nodes []string `hcl:"nodes,optional"`
+
+	// Of "dns": the name of the nodes, as of a headless service: logd.default.svc. One that
+	// ends in a dot is looked up as it is, any other in the search domains too.
+	Name string `hcl:"name,optional"`
+	// Of "dns": the port of RPC at each address of the name.
+	Port int `hcl:"port,optional"`
+	// Of "dns": whether SRV records of the name say hosts and ports, in place of port.
+	SRV bool `hcl:"srv,optional"`
+	// Of "dns": how often the name is looked up; the time to live of its records is not known
+	// here. 0: "10s".
+	Interval time.Duration `hcl:"interval,optional"`
+
+	// Of "zookeeper": the host:port addresses of its servers.
+	Servers []string `hcl:"servers,optional"`
+	// Of "zookeeper": the path whose children are the nodes, as Finagle's serversets have
+	// them; /discovery/prod/logd.
+	Path string `hcl:"path,optional"`
+	// Of "zookeeper": who the proxy is, in ZooKeeper's digest scheme. Empty: nobody.
+	User string `hcl:"user,optional"`
+	// Of "zookeeper": the password of user. Without tls it can be read on the way.
+	Password string `hcl:"password,optional"`
+	// Of "zookeeper": a file whose first line is the password; read at each connection.
+	PasswordFile string `hcl:"password_file,optional"`
+	// Of "zookeeper": how long its servers keep a session that is silent. 0: "10s".
+	SessionTimeout time.Duration `hcl:"session_timeout,optional"`
+	// Of "zookeeper": mutual TLS to its servers. Without it the connection is plaintext;
+	// what is read are addresses, and who answers there has to show a node's certificate.
+	TLS TLS `hcl:"tls,block"`
 }
 
 // Produce bounds the produces that wait.
 type Produce struct {
-	HoldTimeout  time.Duration `hcl:"hold_timeout,optional"` // without a leader, or the client's deadline when shorter
-	MaxHeld      int           `hcl:"max_held,optional"`
-	MaxHeldBytes Size          `hcl:"max_held_bytes,optional"`
+	// How long a produce is held while there is no leader, unless its client's deadline
+	// is sooner.
+	HoldTimeout time.Duration `hcl:"hold_timeout,optional"`
+	// How many records may be without an outcome. One client (a connection's unary calls,
+	// or one ProduceStream) may hold as much as is still free: alone half, two that flood it
+	// a third each; all streams together half. Beyond it they get OVERLOADED.
+	MaxHeld int `hcl:"max_held,optional"`
+	// How many bytes of them; likewise.
+	MaxHeldBytes Size `hcl:"max_held_bytes,optional"`
 }
 
 // Consume is how reads are spread.
 type Consume struct {
-	Balance string `hcl:"balance,optional"` // one of Policies
-	// MaxLag is how many records a follower may be behind and still be picked. 0: any.
+	// Which of the followers is read: "round_robin", "least_request", "consistent_hash"
+	// (by metadata logd-routing-key), or "leader": none of them.
+	Balance string `hcl:"balance,optional"`
+	// How many records a follower may be behind and still be read. 0: any.
 	MaxLag int `hcl:"max_lag,optional"`
 }
 
@@ -113,19 +175,35 @@ func Policies() []string {
 
 // Session bounds what the proxy remembers for clients that name a session.
 type Session struct {
+	// How many; the one that was not used for longest is forgotten first.
 	MaxSessions int `hcl:"max_sessions,optional"`
 }
 
 // ProxyLimits are a proxy's defences against its clients.
 type ProxyLimits struct {
-	MaxConnections       int           `hcl:"max_connections,optional"`        // 0: half of the process's file descriptors
-	MaxConcurrentStreams int           `hcl:"max_concurrent_streams,optional"` // calls at a time on one connection
-	MaxCalls             int           `hcl:"max_calls,optional"`              // calls at a time on all of them
-	MaxUnread            int           `hcl:"max_unread,optional"`             // streams at a time whose client does not read
-	HandshakeTimeout     time.Duration `hcl:"handshake_timeout,optional"`
-	// Memory is how much the process may use before new calls are refused. 0: all
-	// there is.
+	// Connections of clients. 0: half of the process's file descriptors.
+	MaxConnections int `hcl:"max_connections,optional"`
+	// Calls at a time on one connection.
+	MaxConcurrentStreams int `hcl:"max_concurrent_streams,optional"`
+	// Calls at a time on all of them.
+	MaxCalls int `hcl:"max_calls,optional"`
+	// Streams at a time whose client does not read; beyond it those that have not read for
+	// longest get OVERLOADED.
+	MaxUnread int `hcl:"max_unread,optional"`
+	// How long a connection may take until it has shown a certificate or, in plaintext,
+	// that it speaks HTTP/2.
+	HandshakeTimeout time.Duration `hcl:"handshake_timeout,optional"`
+	// What objects on the heap may take; above it new calls get OVERLOADED. 0: no limit.
+	// Set GOMEMLIMIT too where the system has a limit.
 	Memory Size `hcl:"memory,optional"`
+
+	// Bytes of records that one principal may produce a second, here. 0: any.
+	ProduceRate Size `hcl:"produce_rate,optional" reload:"yes"`
+	// Bytes of records that one principal may read a second, here. 0: any.
+	ConsumeRate Size `hcl:"consume_rate,optional" reload:"yes"`
+	// Calls, streams opened, and messages on a stream, of one principal a second, here.
+	// 0: any.
+	RequestRate int `hcl:"request_rate,optional" reload:"yes"`
 }
 
 // DefaultProxy is a proxy's configuration before anything is said. It lacks
@@ -151,6 +229,7 @@ func DefaultProxy() Proxy {
 			Memory:               GiB,
 		},
 		GetServers:   "proxy",
+		Telemetry:    defaultTelemetry(),
 		DrainTimeout: 30 * time.Second,
 		LogLevel:     "info",
 		LogFormat:    "text",
@@ -163,6 +242,19 @@ func (c *Proxy) Sources() []Discovery {
 		return []Discovery{{Kind: "serf"}}
 	}
 	return c.Discovery
+}
+
+// ShowsTail reports whether the admin page shows the newest records, which the proxy
+// reads as a client without a certificate would, or else under its own name. Unset, it
+// does beside a plaintext TCP listener: that is on loopback, as the page is that has no
+// TLS, and serves everybody who could open the page. A unix socket has an owner and a mode, and a TLS
+// listener asks who somebody is; the page would go around them.
+func (c *Proxy) ShowsTail() bool {
+	if c.Admin.Tail != nil {
+		return *c.Admin.Tail
+	}
+	network, _ := c.Listener.Network()
+	return network == "tcp" && c.Listener.TLS.IsZero() && !c.Admin.TLS
 }
 
 // UsesGossip reports whether the proxy joins gossip at all.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strconv"
@@ -42,7 +43,10 @@ func ParseSize(s string) (Size, error) {
 		text = strings.TrimSuffix(text, "B")
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(text), 10, 63)
-	if err != nil || n > uint64(math.MaxInt64/int64(unit)) {
+	if errors.Is(err, strconv.ErrRange) || err == nil && n > uint64(math.MaxInt64/int64(unit)) {
+		return 0, &beyondError{strconv.Quote(s), math.MaxInt64, mostBytes}
+	}
+	if err != nil {
 		return 0, fmt.Errorf("%q is not a size: write a whole number with B, KiB, MiB, GiB or TiB, like \"64MiB\"", s)
 	}
 	return Size(n) * unit, nil

@@ -2,6 +2,7 @@ package config
 
 import (
 	"cmp"
+	"fmt"
 	"net"
 	"regexp"
 	"slices"
@@ -46,6 +47,8 @@ func (c *Node) Validate() error {
 	} else if ip == nil && strings.Contains(c.AdvertiseAddr, ":") {
 		v.add("advertise_addr", "%q: a host, without a port", c.AdvertiseAddr)
 	}
+	v.host("bind_addr", c.BindAddr)
+	v.host("advertise_addr", c.AdvertiseAddr)
 	v.ports(c.Ports)
 	within(v, "bootstrap_expect", c.BootstrapExpect, 0, 99)
 	if c.BootstrapExpect == 0 && len(c.RetryJoin) == 0 {
@@ -84,9 +87,12 @@ func (c *Node) Validate() error {
 		within(v, "limits.connection_age", c.Limits.ConnectionAge, time.Second, 30*24*time.Hour)
 	}
 	within(v, "limits.send_timeout", c.Limits.SendTimeout, 100*time.Millisecond, time.Hour)
+	v.rates(c.Limits.ProduceRate, c.Limits.ConsumeRate, c.Limits.RequestRate)
 	within(v, "autopilot.dead_server_grace", c.Autopilot.DeadServerGrace, time.Second, 30*24*time.Hour)
 	within(v, "autopilot.min_quorum", c.Autopilot.MinQuorum, 1, 99)
+	v.register(c.Register)
 	within(v, "drain_timeout", c.DrainTimeout, 0, time.Hour)
+	v.telemetry(c.Telemetry)
 	v.logging(c.LogLevel, c.LogFormat)
 	return v.err()
 }
@@ -105,6 +111,7 @@ func (c *Proxy) Validate() error {
 		if len(c.Gossip.RetryJoin) == 0 {
 			v.add("gossip.retry_join", "required: the gossip address of at least one node")
 		}
+		v.host("gossip.advertise_address", c.Gossip.AdvertiseAddress)
 		v.joins("gossip.retry_join", c.Gossip.RetryJoin)
 		v.gossipKey("gossip.key", c.Gossip.Key, "gossip.key_file", c.Gossip.KeyFile)
 	}
@@ -124,13 +131,32 @@ func (c *Proxy) Validate() error {
 	if c.Limits.Memory != 0 {
 		within(v, "limits.memory", c.Limits.Memory, 64*MiB, 16*1024*GiB)
 	}
+	v.rates(c.Limits.ProduceRate, c.Limits.ConsumeRate, c.Limits.RequestRate)
 	v.oneOf("get_servers", c.GetServers, "proxy", "cluster")
 	if strings.ContainsFunc(c.Principal, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		v.add("principal", "%q: only printable ASCII without spaces", c.Principal)
 	}
+	within(v, "drain_delay", c.DrainDelay, 0, time.Hour)
 	within(v, "drain_timeout", c.DrainTimeout, 0, time.Hour)
+	v.telemetry(c.Telemetry)
 	v.logging(c.LogLevel, c.LogFormat)
 	return v.err()
+}
+
+// rates wants a record of the largest kind a second at least: who had to wait for one
+// longer would be taken for dead.
+func (v *verdict) rates(produce, consume Size, requests int) {
+	for _, rate := range []struct {
+		path  string
+		value Size
+	}{{"limits.produce_rate", produce}, {"limits.consume_rate", consume}} {
+		if rate.value != 0 {
+			within(v, rate.path, rate.value, MiB, 1024*GiB)
+		}
+	}
+	if requests != 0 {
+		within(v, "limits.request_rate", requests, 10, 10_000_000)
+	}
 }
 
 func (v *verdict) required(path, value string) bool {
@@ -148,6 +174,16 @@ func (v *verdict) identity(name, cluster string) {
 		if part.value != "" && !identityPattern.MatchString(part.value) {
 			v.add(part.path, "%q: letters, digits and inside it . _ - only, at most 100", part.value)
 		}
+	}
+}
+
+// maxHost is the longest DNS name. What a node tells of itself has its host in it,
+// and gossip carries 512 bytes of that.
+const maxHost = 253
+
+func (v *verdict) host(path, host string) {
+	if len(host) > maxHost {
+		v.add(path, "%d bytes: a host has at most %d", len(host), maxHost)
 	}
 }
 
@@ -227,29 +263,6 @@ func (v *verdict) bind(path, addr string) {
 	}
 }
 
-func (v *verdict) discovery(c *Proxy) {
-	for _, d := range c.Discovery {
-		path := "discovery." + d.Kind
-		switch d.Kind {
-		case "serf":
-			if len(d.Nodes) > 0 {
-				v.add(path+".nodes", "belongs to discovery \"static\"; here it is gossip.retry_join")
-			}
-		case "static":
-			if len(d.Nodes) == 0 {
-				v.add(path+".nodes", "required: the host:port RPC addresses of the nodes")
-			}
-			for _, node := range d.Nodes {
-				if err := checkHostPort(node, false); err != nil {
-					v.add(path+".nodes", "%v", err)
-				}
-			}
-		default:
-			v.add(path, "unknown source %q: there are \"serf\" and \"static\"", d.Kind)
-		}
-	}
-}
-
 func (v *verdict) logging(level, format string) {
 	if hclog.LevelFromString(level) == hclog.NoLevel {
 		v.add("log_level", "%q: one of trace, debug, info, warn, error, off", level)
@@ -266,6 +279,10 @@ func (v *verdict) oneOf(path, value string, allowed ...string) {
 // within reports a value outside [least, most].
 func within[T cmp.Ordered](v *verdict, path string, value, least, most T) {
 	if value < least || value > most {
-		v.add(path, "%v is out of range: %v to %v", value, least, most)
+		said := fmt.Sprint(value)
+		if beyond := v.origins[path].beyond; beyond != nil {
+			said = beyond.written
+		}
+		v.add(path, "%s is out of range: %v to %v", said, least, most)
 	}
 }

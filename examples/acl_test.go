@@ -11,9 +11,9 @@ import (
 	"github.com/logd-io/logd/pkg/authz"
 )
 
-// What README.md shows of a policy stands in the example.
-func TestTheREADMEsRulesAreTheExamples(t *testing.T) {
-	readme, err := os.ReadFile("../README.md")
+// What the page on security shows of a policy stands in the example.
+func TestTheShownRulesAreTheExamples(t *testing.T) {
+	readme, err := os.ReadFile("../docs/ops/security.md")
 	require.NoError(t, err)
 	policy, err := os.ReadFile("acl/policy.csv")
 	require.NoError(t, err)

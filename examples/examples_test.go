@@ -24,9 +24,10 @@ func TestEveryConfigurationLoads(t *testing.T) {
 	environs := map[string][][]string{
 		"../deploy/docker/config/node.hcl":   composeEnvirons(t, "node1", "node2", "node3"),
 		"../deploy/docker/config/proxy.hcl":  composeEnvirons(t, "gateway"),
-		"../deploy/k8s/cluster/logd.hcl":     {podEnviron(t, "k8s/cluster/statefulset.yaml", "logd-0"), podEnviron(t, "k8s/cluster/statefulset.yaml", "logd-2")},
-		"../deploy/k8s/sidecar/logproxy.hcl": {podEnviron(t, "k8s/sidecar/pod.yaml", "tail")},
+		"../deploy/k8s/base/logd.hcl":        {podEnviron(t, "k8s/base/statefulset.yaml", "logd-0"), podEnviron(t, "k8s/base/statefulset.yaml", "logd-2")},
+		"../deploy/k8s/sidecar/logproxy.hcl": {podEnviron(t, "k8s/sidecar/deployment.yaml", "tail")},
 		"../deploy/nomad/logd.hcl":           {{"LOGD_ADVERTISE_ADDR=10.0.0.1", "LOGD_RETRY_JOIN=10.0.0.1:8401,10.0.0.2:8401"}},
+		"../deploy/nomad/logproxy.hcl":       {{"LOGPROXY_GOSSIP_RETRY_JOIN=10.0.0.1:8401,10.0.0.2:8401"}},
 	}
 	files := configurations(t)
 	for file := range environs {
@@ -65,6 +66,9 @@ func load(file string, environ []string) error {
 		_, err := config.LoadProxy(from)
 		return err
 	}
+	if base, _, overlay := strings.Cut(filepath.ToSlash(file), "/overlays/"); overlay { // read after base's
+		from = config.From{Paths: []string{base + "/base/logd.hcl", file}, Environ: []string{"LOGD_TLS_CERT_FILE=a", "LOGD_TLS_KEY_FILE=b"}}
+	}
 	_, err := config.LoadNode(from)
 	return err
 }
@@ -93,8 +97,7 @@ func parse(t *testing.T, file string, into any) {
 	require.NoError(t, yaml.Unmarshal(text, into))
 }
 
-// composeEnvirons are the environments of services of docker-compose.yml, with
-// what ./up puts into .env.
+// composeEnvirons are the environments of services of compose.yaml.
 func composeEnvirons(t *testing.T, services ...string) [][]string {
 	t.Helper()
 	var compose struct {
@@ -102,15 +105,12 @@ func composeEnvirons(t *testing.T, services ...string) [][]string {
 			Environment map[string]string
 		}
 	}
-	parse(t, "docker/docker-compose.yml", &compose)
+	parse(t, "docker/compose.yaml", &compose)
 	var environs [][]string
 	for _, name := range services {
 		require.Contains(t, compose.Services, name)
 		var environ []string
 		for key, value := range compose.Services[name].Environment {
-			if strings.HasPrefix(value, "${LOGD_GOSSIP_KEY:?") {
-				value = "pUqJrVyVRgsXsZHXPd3c1Y8i6cS2ZSRDKe0e6k7Zrmc="
-			}
 			environ = append(environ, key+"="+value)
 		}
 		require.NotEmpty(t, environ)
@@ -146,7 +146,7 @@ func podEnviron(t *testing.T, file, name string) []string {
 	}
 	parse(t, file, &object)
 
-	fields := map[string]string{"metadata.name": name, "status.podIP": "10.0.0.7"}
+	fields := map[string]string{"metadata.name": name, "metadata.namespace": "logd", "status.podIP": "10.0.0.7"}
 	for _, p := range []pod{object.Spec.Pod, object.Spec.Template.Spec} {
 		for _, c := range append(p.InitContainers, p.Containers...) {
 			if len(c.Command) < 2 || c.Command[1] != "agent" {
@@ -154,7 +154,7 @@ func podEnviron(t *testing.T, file, name string) []string {
 			}
 			var environ []string
 			for _, e := range c.Env {
-				value := strings.ReplaceAll(e.Value, "$(POD_NAME)", name)
+				value := strings.NewReplacer("$(POD_NAME)", name, "$(POD_NAMESPACE)", "logd").Replace(e.Value)
 				if path := e.ValueFrom.FieldRef.FieldPath; path != "" {
 					require.Contains(t, fields, path)
 					value = fields[path]

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"net"
 	"strconv"
 
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/internal/cli/validate"
 	"github.com/logd-io/logd/pkg/agent"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/telemetry"
@@ -37,18 +39,34 @@ func agentCommand(build telemetry.Build) cli.Command {
 		Long: `Runs until the first SIGTERM or SIGINT, then hands leadership on and drains; a
 second one ends it at once. Flags win over the environment (LOGD_ and a setting's
 path in capitals, like LOGD_PORTS_RPC), that over files, those over the defaults.
+On SIGHUP it takes log_level, retain and the rates of limits from them anew, and
+reads the certificates and the acl: all of it or, when something does not load,
+nothing.
 It exits with 3 after a fault of the disk or of the log that it must not survive.`,
+		Examples: `agent -config /etc/logd/logd.hcl
+agent -config /etc/logd -log-level debug`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			from := config.From{Environ: env.Environ}
 			from.Bind(fs, agentSettings())
 			return func(ctx context.Context, _ []string) error {
 				conf, err := config.LoadNode(from)
 				if err != nil {
-					return invalid(env, err)
+					nodes().WarnOfTypos(env) // which may be why
+					return validate.Show(env, err)
 				}
-				a, err := openAgent(conf, build, env)
+				load := func() (config.Node, error) { return config.LoadNode(from) }
+				a, err := openAgent(ctx, conf, load, build, env)
+				if err != nil && ctx.Err() != nil {
+					return nil //nolint:nilerr // told to stop before it began
+				}
 				if err == nil {
-					err = cli.Serve(ctx, env, "logd agent running!", facts(conf, build, a), a)
+					err = cli.Serve(ctx, env, cli.Service{
+						Title: "logd agent running!", Facts: facts(conf, build, a), Process: a, DrainTimeout: conf.DrainTimeout,
+						Reload: func() error {
+							_, err := a.Reload(load)
+							return err
+						},
+					})
 				}
 				return fatalOr(err)
 			}
@@ -65,12 +83,15 @@ func fatalOr(err error) error {
 	return err
 }
 
-func openAgent(conf config.Node, build telemetry.Build, env cli.Env) (*agent.Agent, error) {
+func openAgent(ctx context.Context, conf config.Node, load func() (config.Node, error), build telemetry.Build, env cli.Env) (*agent.Agent, error) {
 	logger, err := telemetry.NewLogger(telemetry.LogOptions{
 		Name: "logd", Level: conf.LogLevel, Format: conf.LogFormat, Output: env.Stderr,
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, typo := range config.NodeTypos(env.Environ) {
+		logger.Warn("a variable in the environment is no setting, and is ignored", "variable", typo.Name, "did_you_mean", typo.Meant)
 	}
 	registry := telemetry.NewRegistry("logd", build)
 	sink, err := telemetry.NewSink("logd", registry)
@@ -80,7 +101,19 @@ func openAgent(conf config.Node, build telemetry.Build, env cli.Env) (*agent.Age
 	if err := sink.InstallGlobal(); err != nil {
 		return nil, err
 	}
-	return agent.Open(conf, agent.Deps{Logger: logger, Registry: registry, Version: build.Version})
+	if err := cli.AwaitHost(ctx, env, net.DefaultResolver, "advertise_addr", conf.AdvertiseAddr, logger.Warn); err != nil {
+		return nil, err
+	}
+	tracing, err := telemetry.OpenTracing(telemetry.TraceOptions{
+		Program: "logd", Version: build.Version, SampleRatio: conf.Telemetry.SampleRatio,
+		Endpoint: telemetry.TraceEndpoint(conf.Telemetry.OTLPEndpoint, env.Getenv),
+		Logger:   logger.Named("tracing"), Registerer: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer cli.Opening(env, "reading the log in "+conf.DataDir)()
+	return agent.Open(conf, agent.Deps{Logger: logger, Registry: registry, Tracing: tracing, Version: build.Version, Load: load})
 }
 
 func facts(conf config.Node, build telemetry.Build, a *agent.Agent) []cli.Fact {

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -69,16 +70,49 @@ func TestAgent(t *testing.T) {
 	a, err := cli.NewAdmin(fact("Admin"))
 	require.NoError(t, err)
 	require.Eventually(t, func() bool { return a.Ready(ctx) == nil }, patience, 10*time.Millisecond)
+	require.Equal(t, result{}, logdIn(t, []string{"LOGD_ADMIN_ADDR=" + fact("Admin")}, "", "wait", "-timeout", "0"))
 	got := logd(t, "", "members", "-admin", fact("Admin"))
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Contains(t, got.stdout, fact("Node ID"))
+
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(file, append(text, "\nlimits {\n  request_rate = 1000\n}\n"...), 0o600))
+	require.Equal(t, result{0, "Reloaded; changed: limits.request_rate.\n", ""}, logd(t, "", "reload", "-admin", fact("Admin")))
+	require.NoError(t, os.WriteFile(file, append(text, "\nlimits {\n"...), 0o600))
+	got = logd(t, "", "reload", "-admin", fact("Admin"))
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "nothing was changed: ")
+	require.NoError(t, os.WriteFile(file, text, 0o600))
 
 	got = logd(t, "", "agent", "-config", file)
 	require.Equal(t, 1, got.code, "the data directory is in use")
 	require.Contains(t, got.stderr, dir)
 
+	// Its log, at a level that its own does not show, up to the end of a drain.
+	var seen buffer
+	watched := make(chan int, 1) // 1: the exit code
+	go func() {
+		watched <- cli.Main(t.Context(), "logd", "1.2.3", commands(telemetry.ReadBuild("1.2.3")),
+			cli.Env{Stdout: &seen, Stderr: &errs}, []string{"monitor", "-admin", fact("Admin"), "-log-level", "debug", "-log-format", "text"})
+	}()
+	rpc, _, _ := strings.Cut(fact("RPC"), " ")
+	require.Eventually(t, func() bool {
+		conn, err := net.Dial("tcp", rpc) // which speaks no TLS
+		if err == nil {
+			_, err = conn.Write([]byte("GET / HTTP/1.0\r\n\r\n"))
+			err = errors.Join(err, conn.Close())
+		}
+		return strings.Contains(seen.String(), "[DEBUG] logd.server: connection refused") || len(watched) > 0 || err != nil
+	}, patience, 10*time.Millisecond)
+	require.NotContains(t, errs.String(), `"@level":"debug"`)
 	cancel()
 	require.Equal(t, 0, <-done, errs.String())
+	require.Equal(t, 0, <-watched, errs.String())
+	require.Contains(t, seen.String(), "draining: node="+fact("Node ID"))
+	require.NotContains(t, seen.String(), "\n\n")
+	got = logd(t, "", "monitor", "-admin", fact("Admin"))
+	require.Equal(t, 1, got.code, "nobody is there")
 }
 
 func TestAgentRefuses(t *testing.T) {

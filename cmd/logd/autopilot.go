@@ -19,18 +19,18 @@ type autopilotState struct {
 	Servers          []serverHealth `json:"servers"`
 }
 
-// serverHealth is one of them. Times are in milliseconds.
+// serverHealth is one of them.
 type serverHealth struct {
-	ID          string `json:"id"`
-	Voter       bool   `json:"voter"`
-	Leader      bool   `json:"leader"`
-	Gossip      string `json:"gossip"`
-	Healthy     bool   `json:"healthy"`
-	Stable      int64  `json:"stable_ms"`
-	LastContact int64  `json:"last_contact_ms"` // negative: it did not say
-	LastIndex   uint64 `json:"last_index"`
-	LastTerm    uint64 `json:"last_term"`
-	Dead        int64  `json:"dead_ms"` // 0: it is not
+	ID          string   `json:"id"`
+	Voter       bool     `json:"voter"`
+	Leader      bool     `json:"leader"`
+	Gossip      string   `json:"gossip"`
+	Healthy     bool     `json:"healthy"`
+	Stable      float64  `json:"stable_seconds"`
+	LastContact *float64 `json:"last_contact_seconds"` // null: it did not say
+	LastIndex   uint64   `json:"last_index,omitempty"`
+	LastTerm    uint64   `json:"last_term,omitempty"`
+	Dead        float64  `json:"dead_seconds"` // 0: it is not
 }
 
 func autopilotStateCommand() cli.Command {
@@ -41,6 +41,7 @@ func autopilotStateCommand() cli.Command {
 voters may fail, and who has been dead for how long. A non-voter that is healthy is
 promoted, and a dead server leaves once another does its part. Any node's address will
 do, since it asks the leader that node names. It needs a certificate of role admin.`,
+		Examples: "operator autopilot state -address node1:8400",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
 			format := cli.FormatFlag(fs)
@@ -72,32 +73,44 @@ func showAutopilot(ctx context.Context, env cli.Env, connect *cli.Connect, forma
 func stateOf(a *nodev1.Autopilot) autopilotState {
 	st := autopilotState{Healthy: a.GetHealthy(), FailureTolerance: a.GetFailureTolerance(), Servers: []serverHealth{}}
 	for _, s := range a.GetServers() {
-		st.Servers = append(st.Servers, serverHealth{
-			s.GetId(), s.GetVoter(), s.GetLeader(), s.GetGossip(), s.GetHealthy(), s.GetStableMs(),
-			s.GetLastContactMs(), s.GetLastIndex(), s.GetLastTerm(), s.GetDeadMs(),
-		})
+		h := serverHealth{
+			ID: s.GetId(), Voter: s.GetVoter(), Leader: s.GetLeader(), Gossip: s.GetGossip(), Healthy: s.GetHealthy(),
+			Stable: millis(s.GetStableMs()).Seconds(), LastIndex: s.GetLastIndex(), LastTerm: s.GetLastTerm(), Dead: millis(s.GetDeadMs()).Seconds(),
+		}
+		if ms := s.GetLastContactMs(); ms >= 0 {
+			contact := millis(ms).Seconds()
+			h.LastContact = &contact
+		}
+		st.Servers = append(st.Servers, h)
 	}
 	return st
 }
 
+func millis(n int64) time.Duration { return time.Duration(n) * time.Millisecond }
+
 func (st autopilotState) rows() *cli.Rows {
-	ms := func(n int64) string { return (time.Duration(n) * time.Millisecond).String() }
+	took := func(seconds float64) string {
+		return time.Duration(seconds * float64(time.Second)).Round(time.Millisecond).String()
+	}
 	rows := cli.NewRows("ID", "STATUS", "GOSSIP", "HEALTHY", "SINCE", "LAST CONTACT", "LAST INDEX", "DEAD FOR")
 	for _, s := range st.Servers {
-		status, contact, dead := "non-voter", "", ""
+		status, contact, index, dead := "non-voter", "", any(nil), ""
 		switch {
 		case s.Leader:
 			status = "leader"
 		case s.Voter:
 			status = "voter"
 		}
-		if s.LastContact >= 0 {
-			contact = ms(s.LastContact)
+		if s.LastContact != nil {
+			contact = took(*s.LastContact)
+		}
+		if s.LastIndex > 0 { // whoever is in the configuration has an entry
+			index = s.LastIndex
 		}
 		if s.Dead > 0 {
-			dead = ms(s.Dead)
+			dead = took(s.Dead)
 		}
-		rows.Add(s.ID, status, s.Gossip, s.Healthy, ms(s.Stable), contact, s.LastIndex, dead)
+		rows.Add(s.ID, status, s.Gossip, s.Healthy, took(s.Stable), contact, index, dead)
 	}
 	return rows
 }

@@ -26,6 +26,10 @@ func consumeCommand() cli.Command {
 with -format json an object with everything. With -follow it waits at the end for
 more, until it is interrupted. With -linearizable it prints the one record at the
 offset -from, and misses none that was acknowledged to anybody before.`,
+		Examples: `consume
+consume -follow -from 10m
+consume -from 4711 -n 1 -format json
+consume -linearizable -from 4711`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Sidecar)
 			format := cli.FormatFlag(fs)

@@ -31,6 +31,8 @@ it runs until SIGTERM.
 
 Node i binds 127.0.0.i with the default ports, and the proxy 127.0.0.1:8410. Where
 127.0.0.2 does not exist, -port-base puts everything on 127.0.0.1.`,
+		Examples: `dev
+dev -nodes 5 -data-dir ./dev`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			opt := devcluster.Options{Version: build.Version}
 			fs.StringVar(&opt.Dir, "data-dir", "", "`directory` to keep data and certificates in. Default: a new one, removed at the end")

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/logd-io/logd/internal/cli"
@@ -35,19 +34,27 @@ type (
 	inspected struct {
 		DataDir     string             `json:"data_dir"`
 		NodeID      string             `json:"node_id"`
-		Cluster     string             `json:"cluster"`
+		Cluster     string             `json:"cluster_id"`
 		Unfinished  string             `json:"unfinished,omitempty"`
 		Term        uint64             `json:"term"`
 		VotedFor    string             `json:"voted_for,omitempty"`
-		VotedIn     uint64             `json:"voted_in,omitempty"`
+		VotedIn     uint64             `json:"voted_term,omitempty"`
 		Start       inspectedStart     `json:"start"`
 		DurableEnd  *inspectedEnd      `json:"durable_end"` // null: absent or unreadable
-		Scrub       *replica.ScrubNote `json:"scrub"`       // null: nothing is known
+		Scrub       *inspectedScrub    `json:"scrub"`       // null: nothing is known
 		NextStart   inspectedNext      `json:"next_start"`
 		Segments    []inspectedSegment `json:"segments"`
 		Offsets     []inspectedOffsets `json:"offset_files"`
 		Checkpoints []inspectedCkpt    `json:"checkpoints"`
 		Damage      []inspectedDamage  `json:"damage"`
+	}
+	inspectedScrub struct {
+		Passes   uint64    `json:"passes"` // finished
+		Finished time.Time `json:"finished,omitzero"`
+		Began    time.Time `json:"began,omitzero"` // the pass that was under way; absent: none was
+		Index    uint64    `json:"next_index,omitempty"`
+		Bytes    uint64    `json:"read_bytes,omitempty"`
+		Damaged  uint64    `json:"damaged_entries"`
 	}
 	inspectedStart struct {
 		Index  uint64 `json:"index"`
@@ -65,7 +72,7 @@ type (
 		First       uint64 `json:"first_index"`
 		Last        uint64 `json:"last_index"`
 		LastTerm    uint64 `json:"last_term"`
-		CommitKnown uint64 `json:"commit_known"`
+		CommitKnown uint64 `json:"commit_known_index"`
 		Lowest      uint64 `json:"lowest_offset"`
 		Next        uint64 `json:"next_offset"`
 	}
@@ -105,13 +112,16 @@ type (
 func listing(dir string, o *replica.Offline, next replica.NextStart) inspected {
 	log := o.Store.Log
 	d := inspected{
-		DataDir: dir, NodeID: o.NodeID, Cluster: o.Cluster, Scrub: o.Scrub,
+		DataDir: dir, NodeID: o.NodeID, Cluster: o.Cluster,
 		Term: o.Store.Term, VotedFor: o.Store.Vote, VotedIn: o.Store.VoteTerm,
 		Start: inspectedStart{log.Start.Index, log.Start.Term, log.Start.Offset},
 		NextStart: inspectedNext{
 			First: next.First, Last: next.Last, LastTerm: next.LastTerm, CommitKnown: next.Commit, Lowest: next.Lowest, Next: next.Next,
 		},
 		Segments: []inspectedSegment{}, Offsets: []inspectedOffsets{}, Checkpoints: []inspectedCkpt{}, Damage: []inspectedDamage{},
+	}
+	if n := o.Scrub; n != nil {
+		d.Scrub = &inspectedScrub{n.Passes, n.Finished, n.Began, n.Position, n.Bytes, n.Damaged}
 	}
 	if o.Task != nil {
 		d.Unfinished = o.Task.Kind
@@ -179,11 +189,6 @@ func timeOf(ns int64) string {
 		return ""
 	}
 	return time.Unix(0, ns).UTC().Format(time.RFC3339Nano)
-}
-
-// examples ends a command's help.
-func examples(lines ...string) string {
-	return "\n\nExamples:\n\n  " + strings.Join(lines, "\n  ")
 }
 
 func base(file string) string { return filepath.Base(file) }

@@ -29,10 +29,10 @@ func inspectDumpCommand() cli.Command {
 indented one for each batch, and with -records for each record. What became of a
 batch is decided again, as the node decided it. Entries above the commit known may
 never have become part of the log. With -format json each entry is an object on a
-line of its own. The node must be stopped, and nothing is changed.` + examples(
-			"logd inspect dump /var/lib/logd",
-			"logd inspect dump -entries 1000-1010 -records /var/lib/logd",
-			"logd inspect dump -offsets 42-42 -records -format json /var/lib/logd"),
+line of its own. The node must be stopped, and nothing is changed.`,
+		Examples: `inspect dump /var/lib/logd
+inspect dump -entries 1000-1010 -records /var/lib/logd
+inspect dump -offsets 42-42 -records -format json /var/lib/logd`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			format := cli.FormatFlag(fs)
 			entries := fs.String("entries", "", "`first-last` entries to show. Default: all")
@@ -97,7 +97,7 @@ type (
 		Term    uint64        `json:"term"`
 		Type    string        `json:"type"`
 		Time    string        `json:"time,omitempty"`
-		Commit  uint64        `json:"commit_known"`
+		Commit  uint64        `json:"commit_known_index"`
 		Segment string        `json:"segment"`
 		Place   int64         `json:"place"`
 		Bytes   int           `json:"payload_bytes"`

@@ -28,9 +28,9 @@ and times, to a file that 'logd inspect import' reads and that says itself wheth
 it is whole. Nothing in the data directory is changed. A node knows the log to be
 committed up to some point and may lack what the others have beyond; how far it
 went is said on stderr. It ends with 1, and without a usable file, when a record
-in the range is damaged or not there.` + examples(
-			"logd inspect export -o backup.logd /var/lib/logd",
-			"logd inspect export -from 1000 -to 2000 /var/lib/logd | zstd > part.zst"),
+in the range is damaged or not there.`,
+		Examples: `inspect export -o records.logd /var/lib/logd
+inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			file := fs.String("o", "-", "`file` to write, which must not exist; - is stdout. Default: -")
 			from := fs.Uint64("from", 0, "first `offset`. Default: the lowest there is")
@@ -88,9 +88,9 @@ with empty data directories. -name must be the name in the certificate that the
 node will have. What producers had sent is not part of an export: one that repeats
 a batch from before appends it again. An export that is not whole and sound is
 refused; an import that does not end well leaves a directory that no node starts
-in, to be removed.` + examples(
-			"logd inspect import -name n1 -i backup.logd /var/lib/logd",
-			"zstd -d < backup.zst | logd inspect import -name n1 /var/lib/logd"),
+in, to be removed.`,
+		Examples: `inspect import -i records.logd -name node1 /var/lib/logd
+inspect import -name node1 /var/lib/logd <records.logd`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			file := fs.String("i", "-", "`file` to read; - is stdin. Default: -")
 			name := fs.String("name", "", "`name` in the node's certificate")
@@ -111,7 +111,7 @@ in, to be removed.` + examples(
 type importedShown struct {
 	DataDir string `json:"data_dir"`
 	NodeID  string `json:"node_id"`
-	Cluster string `json:"cluster"`
+	Cluster string `json:"cluster_id"`
 	First   uint64 `json:"first_offset"`
 	Next    uint64 `json:"next_offset"`
 }

@@ -20,9 +20,9 @@ func inspectListCommand() cli.Command {
 		Long: `Shows who the node is, its term and vote, where its log begins and ends, how far its
 own search for damage (the scrub) was, and its segments, offset files and checkpoints. The node must be stopped, and nothing is
 changed. It reads headers and checkpoints; 'logd inspect verify' reads every byte.
-With damage in what it reads it exits with 1.` + examples(
-			"logd inspect list /var/lib/logd",
-			"logd inspect list -format json /var/lib/logd > n1.json"),
+With damage in what it reads it exits with 1.`,
+		Examples: `inspect list /var/lib/logd
+inspect list -format json /var/lib/logd >n1.json`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			format := cli.FormatFlag(fs)
 			return func(_ context.Context, args []string) error {
@@ -58,7 +58,7 @@ func inspectList(env cli.Env, o *replica.Offline, dir string, format cli.Format)
 }
 
 // scrubFacts tell how far the node's own search for damage was when it stopped.
-func scrubFacts(n *replica.ScrubNote) []cli.Fact {
+func scrubFacts(n *inspectedScrub) []cli.Fact {
 	at := func(t time.Time) string { return t.UTC().Format(time.RFC3339) }
 	passes, pass, damaged := "-", "-", "-"
 	if n != nil {
@@ -67,7 +67,7 @@ func scrubFacts(n *replica.ScrubNote) []cli.Fact {
 			passes += ", the newest finished " + at(n.Finished)
 		}
 		if !n.Began.IsZero() {
-			pass = fmt.Sprintf("began %s, was at entry %d, %d bytes read", at(n.Began), n.Position, n.Bytes)
+			pass = fmt.Sprintf("began %s, was at entry %d, %d bytes read", at(n.Began), n.Index, n.Bytes)
 		}
 	}
 	return []cli.Fact{{Name: "Scrubs", Value: passes}, {Name: "Scrub Begun", Value: pass}, {Name: "Known Damaged", Value: damaged}}

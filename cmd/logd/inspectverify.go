@@ -20,9 +20,9 @@ func inspectVerifyCommand() cli.Command {
 entries to see that the offset index and the checkpoints say what they do. Each
 piece of damage is shown with its file and place, its entry, and what the next
 start makes of it. The node must be stopped, and nothing is changed. With damage
-it exits with 1; the torn end that a power loss leaves is shown like damage, too.` + examples(
-			"logd inspect verify /var/lib/logd",
-			"logd inspect verify -format json /var/lib/logd"),
+it exits with 1; the torn end that a power loss leaves is shown like damage, too.`,
+		Examples: `inspect verify /var/lib/logd
+inspect verify -format json /var/lib/logd`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			format := cli.FormatFlag(fs)
 			return func(ctx context.Context, args []string) error {

@@ -44,9 +44,9 @@ func keyring(fs *flag.FlagSet, env cli.Env, args int, call func(context.Context,
 // shownKey is a gossip key as -format json writes it.
 type shownKey struct {
 	ID      string `json:"id"`
-	Has     uint32 `json:"has"`     // members that understand it
-	Speaks  uint32 `json:"speaks"`  // members that encrypt with it
-	Members uint32 `json:"members"` // that are alive
+	Has     uint32 `json:"members_with_key"`   // members that understand it
+	Speaks  uint32 `json:"members_encrypting"` // members that encrypt with it
+	Members uint32 `json:"members"`            // that are alive
 }
 
 func showKeyring(w io.Writer, ring *nodev1.Keyring, format cli.Format) error {
@@ -86,6 +86,7 @@ func keyringListCommand() cli.Command {
 		Long: `Shows the id of each gossip key (the beginning of its SHA-256, never the key), how
 many members have it and how many encrypt with it.
 ` + needs,
+		Examples: "keyring list -address node1:8400",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			return keyring(fs, env, 0, func(ctx context.Context, c nodev1.NodeClient, _ []string) (*nodev1.Keyring, error) {
 				return c.ListKeys(ctx, &nodev1.ListKeysRequest{})
@@ -104,6 +105,7 @@ understand it from then on, and go on encrypting with the one they have. Again, 
 it to members that have not got it. Nodes keep it in their data directory. A proxy keeps
 nothing: before it is started again, its key_file needs the new key as well.
 ` + needs,
+		Examples: "keyring install -address node1:8400 new.key",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			return keyring(fs, env, 1, func(ctx context.Context, c nodev1.NodeClient, args []string) (*nodev1.Keyring, error) {
 				key, err := readGossipKey(env, args[0])
@@ -163,6 +165,7 @@ func keyringUseCommand() cli.Command {
 		Long: `Has all members encrypt with the key in the file, or of an id as list shows it. It is
 refused while a member that is alive, proxies too, has not got the key, or a node is down.
 ` + needs,
+		Examples: "keyring use -address node1:8400 new.key",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			force := fs.Bool("force", false, forceUsage)
 			return keyring(fs, env, 1, func(ctx context.Context, c nodev1.NodeClient, args []string) (*nodev1.Keyring, error) {
@@ -184,6 +187,7 @@ func keyringRemoveCommand() cli.Command {
 		Long: `Has all members forget the key in the file, or of an id as list shows it. It is refused
 while a member encrypts with it, or a node is down. Who has no other key is cut off.
 ` + needs,
+		Examples: "keyring remove -address node1:8400 old.key",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			force := fs.Bool("force", false, forceUsage)
 			return keyring(fs, env, 1, func(ctx context.Context, c nodev1.NodeClient, args []string) (*nodev1.Keyring, error) {

@@ -22,6 +22,9 @@ func TestKeyringIsShown(t *testing.T) {
 	}
 	whole := &nodev1.Keyring{Members: 4, Answered: 4, Keys: []*nodev1.GossipKey{{Id: "0123456789ab", Has: 4, Speaks: 4}}}
 	require.Regexp(t, `^KEY .*\n0123456789ab +4 of 4 +4 of 4\n$`, show(whole))
+	var out bytes.Buffer
+	require.NoError(t, showKeyring(&out, whole, cli.JSON))
+	require.JSONEq(t, `[{"id": "0123456789ab", "members_with_key": 4, "members_encrypting": 4, "members": 4}]`, out.String())
 	amid := &nodev1.Keyring{
 		Members: 4, Answered: 3, Down: []string{"node3.1a2b3c4d"},
 		Keys: []*nodev1.GossipKey{{Id: "0123456789ab", Has: 3, Speaks: 3}, {Id: "ba9876543210", Has: 2}},

@@ -19,14 +19,16 @@ leadership if it has it: its id never comes back, and the others need one vote l
 Stop its process then; with a new data directory it is a new node. A node that is only
 to be restarted does not leave: stop it with SIGTERM. It needs a certificate of role
 admin. For a node that is down there is operator raft remove-peer.`,
+		Examples: "leave -address node3:8400",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
-			return func(ctx context.Context, _ []string) error { return leave(ctx, env, connect) }
+			format := cli.FormatFlag(fs)
+			return func(ctx context.Context, _ []string) error { return leave(ctx, env, connect, *format) }
 		},
 	}
 }
 
-func leave(ctx context.Context, env cli.Env, connect *cli.Connect) error {
+func leave(ctx context.Context, env cli.Env, connect *cli.Connect, format cli.Format) error {
 	return onLeader(ctx, connect, func(ctx context.Context, view *nodev1.ClusterView, leader nodev1.NodeClient) error {
 		id := view.GetNodeId()
 		if err := inConfiguration(view, id); err != nil {
@@ -51,7 +53,6 @@ func leave(ctx context.Context, env cli.Env, connect *cli.Connect) error {
 		if _, err := leader.RemovePeer(ctx, &nodev1.RemovePeerRequest{Id: id}); err != nil {
 			return err
 		}
-		_, err := fmt.Fprintf(env.Stdout, "==> %s has left; stop its process\n", id)
-		return err
+		return format.Answer(env.Stdout, removed{id}, fmt.Sprintf("==> %s has left; stop its process\n", id))
 	})
 }

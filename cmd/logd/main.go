@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/internal/cli/validate"
 	"github.com/logd-io/logd/pkg/telemetry"
 )
 
@@ -26,30 +27,47 @@ func commands(build telemetry.Build) []cli.Command {
 	return []cli.Command{
 		agentCommand(build),
 		devCommand(build),
-		validateCommand(),
+		validate.Command(nodes()),
 		membersCommand(),
 		serversCommand(),
 		produceCommand(),
 		consumeCommand(),
+		{Name: "bench", Synopsis: "Measure producing and consuming"},
+		benchProduceCommand(),
+		benchConsumeCommand(),
+		waitCommand(),
 		leaveCommand(),
+		monitorCommand(),
+		cli.ReloadCommand("node", "log_level, retain and the rates of limits\nanew, the certificates and the acl", adminFlags),
 		listPeersCommand(),
 		removePeerCommand(),
 		transferLeaderCommand(),
 		autopilotStateCommand(),
+		{Name: "operator", Synopsis: "Look at and change the Raft configuration"},
+		{Name: "operator raft", Synopsis: "Who is in Raft's configuration, and who leads"},
+		{Name: "operator autopilot", Synopsis: "What the leader thinks of its servers"},
+		{Name: "inspect", Synopsis: "Look into a stopped node, back it up, restore it"},
 		inspectListCommand(),
 		inspectDumpCommand(),
 		inspectVerifyCommand(),
 		inspectExportCommand(),
 		inspectImportCommand(),
 		recoverCommand(),
+		{Name: "bootstrap", Synopsis: "The beginning of a cluster"},
+		bootstrapForgetCommand(),
+		{Name: "tls", Synopsis: "Make and show certificates"},
+		{Name: "tls ca", Synopsis: "The cluster's certificate authority"},
+		{Name: "tls cert", Synopsis: "Certificates of nodes, proxies and people"},
 		caCommand(),
 		certCommand(),
 		tlsShowCommand(),
 		keygenCommand(),
+		{Name: "keyring", Synopsis: "Change the gossip keys of a running cluster"},
 		keyringListCommand(),
 		keyringInstallCommand(),
 		keyringUseCommand(),
 		keyringRemoveCommand(),
+		cli.CompletionCommand("logd"),
 		versionCommand(build),
 	}
 }

@@ -2,16 +2,14 @@ package main
 
 import (
 	"bytes"
-	"context"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -20,15 +18,9 @@ import (
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials"
-	"google.golang.org/grpc/status"
 
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/internal/cli"
-	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
-	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
-	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
@@ -64,109 +56,16 @@ type result struct {
 
 func logd(t *testing.T, stdin string, args ...string) result {
 	t.Helper()
+	return logdIn(t, nil, stdin, args...)
+}
+
+// logdIn is logd in an environment.
+func logdIn(t *testing.T, environ []string, stdin string, args ...string) result {
+	t.Helper()
 	var out, errs bytes.Buffer
-	env := cli.Env{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs}
+	env := cli.Env{Stdin: strings.NewReader(stdin), Stdout: &out, Stderr: &errs, Environ: environ}
 	code := cli.Main(t.Context(), "logd", "1.2.3", commands(telemetry.ReadBuild("1.2.3")), env, args)
 	return result{code, out.String(), errs.String()}
-}
-
-// memoryLog is a log service in memory.
-type memoryLog struct {
-	logv1.UnimplementedLogServer
-
-	mu      sync.Mutex
-	records []*logv1.Record // guarded by mu
-	grew    chan struct{}   // guarded by mu; closed and replaced at each append
-	refuse  int             // the length at which appending fails; 0: never
-}
-
-func (s *memoryLog) append(r *logv1.Record) (uint64, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.refuse > 0 && len(s.records) >= s.refuse {
-		return 0, status.Error(codes.ResourceExhausted, "a limit is reached")
-	}
-	r.Offset = uint64(len(s.records))
-	r.Timestamp = int64(len(s.records)) * int64(time.Hour)
-	s.records = append(s.records, r)
-	close(s.grew)
-	s.grew = make(chan struct{})
-	return r.Offset, nil
-}
-
-func (s *memoryLog) ProduceStream(stream logv1.Log_ProduceStreamServer) error {
-	for {
-		req, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		off, err := s.append(req.GetRecord())
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(&logv1.ProduceResponse{Offset: off}); err != nil {
-			return err
-		}
-	}
-}
-
-func (s *memoryLog) ConsumeStream(req *logv1.ConsumeRequest, stream logv1.Log_ConsumeStreamServer) error {
-	for off := req.GetOffset(); ; {
-		s.mu.Lock()
-		records, grew := s.records, s.grew
-		s.mu.Unlock()
-		if off < uint64(len(records)) {
-			if err := stream.Send(&logv1.ConsumeResponse{Record: records[off]}); err != nil {
-				return err
-			}
-			off++
-			continue
-		}
-		select {
-		case <-grew:
-		case <-stream.Context().Done():
-			return stream.Context().Err()
-		}
-	}
-}
-
-// Consume is for linearizable reads only: others go by streams.
-func (s *memoryLog) Consume(_ context.Context, req *logv1.ConsumeRequest) (*logv1.ConsumeResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case !req.GetLinearizable():
-		return nil, status.Error(codes.InvalidArgument, "not linearizable")
-	case req.GetOffset() >= uint64(len(s.records)):
-		return nil, apierr.OutOfRange{Offset: req.GetOffset(), Next: uint64(len(s.records))}.GRPCStatus().Err()
-	}
-	return &logv1.ConsumeResponse{Record: s.records[req.GetOffset()]}, nil
-}
-
-func (s *memoryLog) GetOffsets(_ context.Context, req *logv1.GetOffsetsRequest) (*logv1.GetOffsetsResponse, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	res := &logv1.GetOffsetsResponse{Next: uint64(len(s.records))}
-	if req.Time != nil {
-		at := res.GetNext()
-		for i, r := range s.records {
-			if r.GetTimestamp() >= req.GetTime() {
-				at = uint64(i)
-				break
-			}
-		}
-		res.AtTime = &at
-	}
-	return res, nil
-}
-
-func (s *memoryLog) GetServers(context.Context, *logv1.GetServersRequest) (*logv1.GetServersResponse, error) {
-	return &logv1.GetServersResponse{Servers: []*logv1.Server{
-		{Id: "n1.00000001", RpcAddr: "127.0.0.1:8400", IsLeader: true}, {Id: "n2.00000002", RpcAddr: "127.0.0.2:8400"},
-	}}, nil
 }
 
 func serve(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption) string {
@@ -184,144 +83,6 @@ func serve(t *testing.T, register func(*grpc.Server), opts ...grpc.ServerOption)
 	return lis.Addr().String()
 }
 
-func startLog(t *testing.T, values ...string) (*memoryLog, string) {
-	t.Helper()
-	s := &memoryLog{grew: make(chan struct{})}
-	for _, v := range values {
-		_, err := s.append(&logv1.Record{Value: []byte(v)})
-		require.NoError(t, err)
-	}
-	return s, serve(t, func(srv *grpc.Server) { logv1.RegisterLogServer(srv, s) })
-}
-
-func TestProduceThenConsume(t *testing.T) {
-	_, addr := startLog(t)
-	var input strings.Builder
-	for i := range 5000 {
-		fmt.Fprintf(&input, "line %d\r\n", i) // a carriage return is the record's own
-	}
-	input.WriteString("\nlast, unfinished") // an empty record before it
-	got := logd(t, input.String(), "produce", "-address", addr)
-	require.Equal(t, result{0, "produced 5002  acked 5002  first offset 0  last offset 5001\n", ""}, got)
-
-	got = logd(t, "", "consume", "-address", addr)
-	require.Equal(t, 0, got.code)
-	require.Equal(t, input.String()+"\n", got.stdout, "byte for byte what went in")
-}
-
-func TestProduceReportsWhatIsInTheLog(t *testing.T) {
-	s, addr := startLog(t)
-	s.refuse = 3
-	got := logd(t, "a\nb\nc\nd\n", "produce", "-address", addr, "-window", "1", "-format", "json")
-	require.Equal(t, 1, got.code)
-	var count map[string]int
-	require.NoError(t, json.Unmarshal([]byte(got.stdout), &count))
-	require.Equal(t, map[string]int{"produced": 4, "acked": 3, "first_offset": 0, "last_offset": 2}, count)
-	require.Contains(t, got.stderr, "a limit is reached")
-}
-
-func TestProduceNamesTheLineThatIsTooLong(t *testing.T) {
-	for _, size := range []int{int(config.MaxRecordSize) + 1, 3 << 20} {
-		_, addr := startLog(t)
-		got := logd(t, "fine\n"+strings.Repeat("x", size)+"\nafter\n", "produce", "-address", addr)
-		require.Equal(t, 1, got.code)
-		require.Contains(t, got.stderr, "line 2 is too long: a record has at most 1044480 bytes")
-		require.Contains(t, got.stdout, "produced 1  acked 1")
-	}
-}
-
-func TestProduceInterrupted(t *testing.T) {
-	s, addr := startLog(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	stdin, typing := io.Pipe()
-	var out, errs buffer
-	done := make(chan int, 1) // 1: the exit code
-	go func() {
-		done <- cli.Main(ctx, "logd", "", commands(telemetry.Build{}), cli.Env{Stdin: stdin, Stdout: &out, Stderr: &errs}, []string{"produce", "-address", addr})
-	}()
-	_, err := io.WriteString(typing, "one\ntwo\n")
-	require.NoError(t, err)
-	for grew := true; grew; {
-		s.mu.Lock()
-		n, ch := len(s.records), s.grew
-		s.mu.Unlock()
-		if grew = n < 2; grew {
-			<-ch
-		}
-	}
-	cancel()
-	require.Equal(t, 1, <-done)
-	require.Contains(t, out.String(), "produced 2  acked 2")
-	require.Contains(t, errs.String(), "interrupted")
-	require.NoError(t, typing.Close())
-}
-
-func TestConsume(t *testing.T) {
-	_, addr := startLog(t, "a", "b", "c", "d")
-	tests := map[string]struct {
-		args string
-		want string
-	}{
-		"all":             {"", "a\nb\nc\nd\n"},
-		"from earliest":   {"-from earliest", "a\nb\nc\nd\n"},
-		"from latest":     {"-from latest", ""},
-		"from an offset":  {"-from 2", "c\nd\n"},
-		"from the end":    {"-from 4", ""},
-		"from a time":     {"-from 1970-01-01T01:30:00Z", "c\nd\n"},
-		"from long ago":   {"-from 900000h", "a\nb\nc\nd\n"},
-		"at most two":     {"-n 2 -from 1", "b\nc\n"},
-		"with offsets":    {"-offsets -from 3", "3\td\n"},
-		"follow, limited": {"-follow -from 1 -n 2", "b\nc\n"},
-		"one, as of now":  {"-linearizable -from 2", "c\n"},
-		"as JSON":         {"-format json -from 3", `{"offset":3,"time":"1970-01-01T03:00:00Z","value":{"text":"d"}}` + "\n"},
-	}
-	for name, tt := range tests {
-		t.Run(name, func(t *testing.T) {
-			got := logd(t, "", append([]string{"consume", "-address", addr}, strings.Fields(tt.args)...)...)
-			require.Equal(t, result{0, tt.want, ""}, got)
-		})
-	}
-
-	got := logd(t, "", "consume", "-address", addr, "-from", "18446744073709551615")
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "offset 18446744073709551615 is outside the log, which has [0, 4)")
-	got = logd(t, "", "consume", "-address", addr, "-from", "yesterday")
-	require.Equal(t, 2, got.code)
-	got = logd(t, "", "consume", "-address", addr, "-linearizable", "-from", "4")
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "offset 4 outside [0, 4)")
-	for _, args := range []string{"-linearizable", "-linearizable -from earliest", "-linearizable -from 1 -follow", "-linearizable -from 1 -n 2"} {
-		got = logd(t, "", append([]string{"consume", "-address", addr}, strings.Fields(args)...)...)
-		require.Equal(t, 2, got.code, args)
-	}
-}
-
-func TestConsumeShowsBytesThatAreNoText(t *testing.T) {
-	s, addr := startLog(t)
-	_, err := s.append(&logv1.Record{Value: []byte{0xff}, Key: []byte("k"), Headers: []*logv1.Header{{Key: "h", Value: []byte("v")}}})
-	require.NoError(t, err)
-	got := logd(t, "", "consume", "-address", addr, "-format", "json")
-	require.JSONEq(t, `{"offset":0,"key":{"text":"k"},"headers":[{"key":"h","value":{"text":"v"}}],"value":{"base64":"/w=="}}`, got.stdout)
-}
-
-func TestConsumeFollowsUntilInterrupted(t *testing.T) {
-	s, addr := startLog(t, "before")
-	ctx, cancel := context.WithCancel(t.Context())
-	var out, errs buffer
-	done := make(chan int, 1) // 1: the exit code
-	go func() {
-		done <- cli.Main(ctx, "logd", "", commands(telemetry.Build{}), cli.Env{Stdout: &out, Stderr: &errs}, []string{"consume", "-follow", "-from=0", "-address", addr})
-	}()
-	for i := range 3 {
-		_, err := s.append(&logv1.Record{Value: []byte(strconv.Itoa(i))})
-		require.NoError(t, err)
-	}
-	require.Eventually(t, func() bool { return out.String() == "before\n0\n1\n2\n" }, time.Minute, 10*time.Millisecond)
-	cancel()
-	require.Zero(t, <-done, "ending a tail is no failure")
-	require.Empty(t, errs.String())
-}
-
 func TestNobodyThere(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -334,119 +95,14 @@ func TestNobodyThere(t *testing.T) {
 	}
 }
 
-func TestServers(t *testing.T) {
-	_, addr := startLog(t)
-	require.Equal(t, result{0, "ID           ADDRESS         LEADER\nn1.00000001  127.0.0.1:8400  true\nn2.00000002  127.0.0.2:8400  false\n", ""},
-		logd(t, "", "servers", "-address", addr))
-	require.JSONEq(t, `[{"id":"n1.00000001","address":"127.0.0.1:8400","leader":true},{"id":"n2.00000002","address":"127.0.0.2:8400","leader":false}]`,
-		logd(t, "", "servers", "-address", addr, "-format", "json").stdout)
-}
-
-// member answers for a node.
-type member struct {
-	nodev1.UnimplementedNodeServer
-	view  *nodev1.ClusterView
-	stats *nodev1.StatsResponse
-}
-
-func (m *member) WatchCluster(_ *nodev1.WatchClusterRequest, stream nodev1.Node_WatchClusterServer) error {
-	if err := stream.Send(m.view); err != nil {
-		return err
-	}
-	<-stream.Context().Done()
-	return nil
-}
-
-func (m *member) Stats(context.Context, *nodev1.StatsRequest) (*nodev1.StatsResponse, error) {
-	return m.stats, nil
-}
-
-func TestMembersAndPeers(t *testing.T) {
-	ca := tlstest.NewCA(t, "test")
-	view := &nodev1.ClusterView{LeaderId: "n1.00000001"}
-	start := func(name, id, state string, commit uint64) string {
-		conf := ca.Source(t, tlsconf.RoleStorage, name).Server([]string{tlsconf.ALPNgRPC}, tlsconf.RoleAdmin)
-		m := &member{view: view, stats: &nodev1.StatsResponse{
-			NodeId: id, State: state, CommitIndex: commit, Visible: commit * 10, Ready: true, Version: "1.2.3",
-		}}
-		return serve(t, func(srv *grpc.Server) { nodev1.RegisterNodeServer(srv, m) }, grpc.Creds(credentials.NewTLS(conf)))
-	}
-	first := start("n1", "n1.00000001", "leader", 100)
-	second := start("n2", "n2.00000002", "follower", 99)
-	gone, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, gone.Close())
-	view.Peers = []*nodev1.Peer{
-		{Id: "n1.00000001", RpcAddr: first, Voter: true},
-		{Id: "n2.00000002", RpcAddr: second, Voter: true},
-		{Id: "n3.00000003", RpcAddr: gone.Addr().String()},
-		{Id: "n4.00000004"},
-		{Id: "n5.00000005", RpcAddr: second},
-	}
-	admin := ca.Files(t, tlsconf.RoleAdmin, "ops")
-	flags := []string{"-address", first, "-ca-cert", admin.CA, "-cert", admin.Cert, "-key", admin.Key}
-
-	rows := func(args ...string) [][]string {
-		got := logd(t, "", append(args, flags...)...)
-		require.Equal(t, 0, got.code, got.stderr)
-		var out [][]string
-		for l := range strings.Lines(got.stdout) {
-			out = append(out, strings.Fields(l))
-		}
-		return out
-	}
-	require.Equal(t, [][]string{
-		{"ID", "ADDRESS", "STATE", "VOTER", "READY", "NEXT", "OFFSET", "VERSION"},
-		{"n1.00000001", first, "leader", "true", "true", "1000", "1.2.3"},
-		{"n2.00000002", second, "follower", "true", "true", "990", "1.2.3"},
-		{"n3.00000003", gone.Addr().String(), "unreachable", "false", "-", "-", "-"},
-		{"n4.00000004", "-", "unreachable", "false", "-", "-", "-"},
-		{"n5.00000005", second, "unreachable", "false", "-", "-", "-"},
-	}, rows("members"))
-	require.Equal(t, [][]string{
-		{"n1.00000001", first, "leader", "true", "100", "-"},
-		{"n2.00000002", second, "follower", "true", "99", "1", "commit"},
-		{"n3.00000003", gone.Addr().String(), "unreachable", "false", "-", "-"},
-	}, rows("operator", "raft", "list-peers")[1:4])
-
-	got := logd(t, "", append([]string{"members", "-format=json"}, flags...)...)
-	var members []map[string]any
-	require.NoError(t, json.Unmarshal([]byte(got.stdout), &members))
-	require.Equal(t, true, members[0]["leader"])
-	require.Contains(t, members[4]["error"], "another node answers there: n2.00000002")
-}
-
-func TestMembersOfASidecarSaysWhy(t *testing.T) {
-	_, addr := startLog(t)
-	got := logd(t, "", "members", "-address", addr)
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "not of a sidecar")
-}
-
-func TestMembersOfANodeWithoutCertificates(t *testing.T) {
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	go func() { // ends with the listener
-		for {
-			c, err := lis.Accept()
-			if err != nil {
-				return
-			}
-			_ = c.Close() // as a node does to who speaks no TLS
-		}
-	}()
-	defer lis.Close()
-	got := logd(t, "", "members", "-address", lis.Addr().String())
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "-ca-cert, -cert and -key")
-}
-
 func TestCertificatesAndKey(t *testing.T) {
 	dir := t.TempDir()
 	ca, caKey := filepath.Join(dir, "ca.pem"), filepath.Join(dir, "ca-key.pem")
 	got := logd(t, "", "tls", "ca", "create", "-cluster", "prod", "-out", dir)
 	require.Equal(t, 0, got.code, got.stderr)
 	require.Contains(t, got.stdout, ca)
+	got = logd(t, "", "tls", "ca", "create", "-cluster", "prod", "-out", dir, "-force", "-format", "json")
+	require.JSONEq(t, `{"cert_file": "`+ca+`", "key_file": "`+caKey+`"}`, got.stdout, got.stderr)
 
 	create := []string{"tls", "cert", "create", "-ca", ca, "-ca-key", caKey, "-out", dir}
 	got = logd(t, "", append(create, "-role", "storage", "-name", "n1", "-dns", "n1.example", "-ip", "10.0.0.1")...)
@@ -490,31 +146,164 @@ tls {
 }`), 0o600))
 	require.NoError(t, os.WriteFile(bad, []byte("bogus = 1\ndrain_timeout = \"soon\"\nports {\n  rpc = 99999\n}\n"), 0o600))
 
-	require.Equal(t, result{0, "Configuration is valid!\n", ""}, logd(t, "", "validate", good))
-	got := logd(t, "", "validate", good, bad)
+	require.Equal(t, result{0, "Configuration is valid!\n", ""}, logd(t, "", "validate", "-no-files", good))
+	got := logd(t, "", "validate", "-no-files", good, bad)
 	require.Equal(t, 1, got.code)
 	require.Empty(t, got.stdout)
 	for _, want := range []string{"bad.hcl line 1", `"bogus"`, "bad.hcl line 2", `"soon" is not a duration`, "bad.hcl line 4", "99999 is out of range"} {
 		require.Contains(t, got.stderr, want)
 	}
+	got = logd(t, "", "validate", "-no-files", "-format", "json", good)
+	require.Equal(t, 0, got.code)
+	require.JSONEq(t, `{"valid": true, "problems": [], "warnings": []}`, got.stdout)
+	got = logdIn(t, []string{"LOGD_DATA_DIRS=/data", "LOGD_BOOTSTRAP_EXPECT=100"}, "", "validate", "-format", "json", good, bad)
+	require.Equal(t, 1, got.code)
+	require.Empty(t, got.stderr)
+	require.JSONEq(t, `{"valid": false, "problems": [
+		{"file": "`+bad+`", "line": 1, "message": "Unsupported argument: An argument named \"bogus\" is not expected here"},
+		{"file": "`+bad+`", "line": 2, "setting": "drain_timeout", "message": "\"soon\" is not a duration: write a number and a unit, like \"300ms\", \"10s\" or \"1h\""},
+		{"file": "`+bad+`", "line": 4, "setting": "ports.rpc", "message": "99999 is out of range: 0 to 65535"},
+		{"setting": "bootstrap_expect", "message": "100 is out of range: 0 to 99 (environment LOGD_BOOTSTRAP_EXPECT)"}
+	], "warnings": ["LOGD_DATA_DIRS in the environment is no setting. Did you mean LOGD_DATA_DIR?"]}`, got.stdout)
 	require.Equal(t, 2, logd(t, "", "validate").code)
-	require.Equal(t, 1, logd(t, "", "validate", filepath.Join(dir, "none.hcl")).code)
-
-	acl, policy := filepath.Join(dir, "acl.hcl"), filepath.Join(dir, "policy.csv")
-	require.NoError(t, os.WriteFile(acl, []byte("acl {\n  policy = \""+policy+"\"\n}\n"), 0o600))
-	got = logd(t, "", "validate", good, acl)
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "acl: "+policy+": no such file or directory")
-	require.NoError(t, os.WriteFile(policy, []byte("p, root, *, produce\np, root, *, comsume\n"), 0o600))
-	got = logd(t, "", "validate", good, acl)
-	require.Equal(t, 1, got.code)
-	require.Contains(t, got.stderr, "acl: "+policy+":2: action \"comsume\": one of produce, consume, admin, join, impersonate")
-	require.NoError(t, os.WriteFile(policy, []byte("p, root, *, produce\n"), 0o600))
-	require.Equal(t, result{0, "Configuration is valid!\n", ""}, logd(t, "", "validate", good, acl))
+	for _, none := range []string{filepath.Join(dir, "none.hcl"), t.TempDir()} {
+		got = logd(t, "", "validate", none)
+		require.Equal(t, 1, got.code)
+		require.Equal(t, 1, strings.Count(got.stderr, "Error:"), got.stderr)
+		require.Contains(t, got.stderr, "Cannot read "+none)
+	}
+	acl := filepath.Join(dir, "acl.hcl")
 	require.NoError(t, os.WriteFile(acl, []byte("acl {\n}\n"), 0o600))
 	got = logd(t, "", "validate", good, acl)
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "acl.policy")
+}
+
+// Whatever a node would end for at its start is told before, at once, and where it is said.
+func TestValidateOpensWhatIsNamed(t *testing.T) {
+	ca := tlstest.NewCA(t, "prod")
+	own, client, others := ca.Files(t, tlsconf.RoleStorage, "n1"), ca.Files(t, tlsconf.RoleClient, "alice"), tlstest.NewCA(t, "prod").Files(t, tlsconf.RoleStorage, "n1")
+	old := ca.Sign(t, &x509.Certificate{
+		URIs:      []*url.URL{{Scheme: "spiffe", Host: "prod", Path: "/storage/n1"}},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(-time.Minute),
+	})
+	dir := t.TempDir()
+	write := func(name, text string, mode os.FileMode) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.WriteFile(path, []byte(text), mode))
+		require.NoError(t, os.Chmod(path, mode))
+		return path
+	}
+	gossip := write("gossip.key", logd(t, "", "keygen").stdout, 0o600)
+	policy := write("policy.csv", "p, root, *, produce\n", 0o600)
+	config := func(files tlsconf.Files, more string) string {
+		return write("n.hcl", fmt.Sprintf(`data_dir = "/data"
+bootstrap_expect = 3
+gossip_key_file = %q
+tls {
+  ca_file = %q
+  cert_file = %q
+  key_file = %q
+}
+acl {
+  policy = %q
+}
+`, gossip, files.CA, files.Cert, files.Key, policy)+more, 0o600)
+	}
+	valid := result{0, "Configuration is valid!\n", ""}
+	require.Equal(t, valid, logd(t, "", "validate", config(own, "")))
+	for what, c := range map[string]struct {
+		files tlsconf.Files
+		more  string
+		want  []string
+	}{
+		"no such files": {tlsconf.Files{CA: own.CA, Cert: dir + "/none.pem", Key: dir + "/none-key.pem"}, "", []string{
+			"Invalid tls.cert_file", "n.hcl line 6", dir + "/none.pem: read certificate file: no such file or directory; put it there, or change the setting",
+			"Invalid tls.key_file", "n.hcl line 7", dir + "/none-key.pem: read key file: no such file or directory",
+		}},
+		"another's key":      {tlsconf.Files{CA: own.CA, Cert: own.Cert, Key: client.Key}, "", []string{"Invalid tls.cert_file", "with key file " + client.Key + ": tls: private key does not match public key"}},
+		"no certificate":     {tlsconf.Files{CA: policy, Cert: own.Cert, Key: own.Key}, "", []string{"Invalid tls.ca_file", "n.hcl line 5", policy + ": holds no CA certificate"}},
+		"another CA":         {tlsconf.Files{CA: own.CA, Cert: others.Cert, Key: others.Key}, "", []string{"Invalid tls.cert_file", "against CA file " + own.CA, "signed by unknown authority"}},
+		"another role":       {client, "", []string{"Invalid tls.cert_file", "is the certificate of alice, with role client; role storage is needed here (logd tls cert create -role storage)"}},
+		"expired":            {old, "", []string{"Invalid tls.cert_file", "has expired", "make another (logd tls cert create)"}},
+		"names it has not":   {own, "name = \"n2\"\ncluster = \"test\"", []string{"Invalid name", "n.hcl line 12", `is the certificate of "n1"`, "Invalid cluster", "n.hcl line 13", `of cluster "prod"`}},
+		"an acl with typos":  {own, "", []string{"Invalid acl.policy", "n.hcl line 10", policy + `:2: action "comsume": one of produce, consume, admin, join, impersonate`}},
+		"an open gossip key": {own, "", []string{"Invalid gossip_key_file", "n.hcl line 3", gossip + " has mode -rw-rw-rw-"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			switch what {
+			case "an acl with typos":
+				write("policy.csv", "p, root, *, produce\np, root, *, comsume\n", 0o600)
+				defer write("policy.csv", "p, root, *, produce\n", 0o600)
+			case "an open gossip key":
+				require.NoError(t, os.Chmod(gossip, 0o666))
+				defer func() { require.NoError(t, os.Chmod(gossip, 0o600)) }()
+			}
+			file := config(c.files, c.more)
+			got := logd(t, "", "validate", file)
+			require.Equal(t, 1, got.code)
+			said := strings.Join(strings.Fields(got.stderr), " ") // it is wrapped
+			for _, want := range c.want {
+				require.Contains(t, said, want)
+			}
+			require.Equal(t, valid, logd(t, "", "validate", "-no-files", file))
+		})
+	}
+
+	// Everything at once, for a program too.
+	require.NoError(t, os.Remove(policy))
+	require.NoError(t, os.Remove(gossip))
+	file := config(tlsconf.Files{CA: dir + "/ca.pem", Cert: own.Cert, Key: client.Key}, "")
+	got := logd(t, "", "validate", "-format", "json", file)
+	require.Equal(t, 1, got.code)
+	var verdict struct {
+		Problems []struct {
+			File, Setting string
+			Line          int
+		}
+	}
+	require.NoError(t, json.Unmarshal([]byte(got.stdout), &verdict))
+	var at []string
+	for _, p := range verdict.Problems {
+		require.Equal(t, file, p.File)
+		at = append(at, fmt.Sprintf("%d %s", p.Line, p.Setting))
+	}
+	require.Equal(t, []string{"5 tls.ca_file", "6 tls.cert_file", "3 gossip_key_file", "10 acl.policy"}, at)
+}
+
+func TestValidateReadsTheEnvironment(t *testing.T) {
+	shipped := filepath.Join("..", "..", "deploy", "k8s", "base", "logd.hcl")
+	environ := []string{"LOGD_TLS_CERT_FILE=/tls/n.pem", "LOGD_TLS_KEY_FILE=/tls/n-key.pem"}
+	require.Equal(t, 1, logd(t, "", "validate", "-no-files", shipped).code, "it leaves the certificate to the environment")
+	require.Equal(t, result{0, "Configuration is valid!\n", ""}, logdIn(t, environ, "", "validate", "-no-files", shipped))
+	got := logdIn(t, append(environ, "LOGD_DRAIN_TIMEOUT=soon"), "", "validate", shipped)
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "LOGD_DRAIN_TIMEOUT).")
+}
+
+func TestAMistypedVariableIsWarnedAbout(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "n.hcl")
+	require.NoError(t, os.WriteFile(file, []byte(`
+data_dir = "`+dir+`/data"
+bootstrap_expect = 1
+gossip_key_file = "`+dir+`/none"
+tls {
+  ca_file = "`+dir+`/none"
+  cert_file = "`+dir+`/none"
+  key_file = "`+dir+`/none"
+}`), 0o600))
+	environ := []string{"LOGD_LOG_LEVEI=debug", "LOGD_SERVICE_HOST=10.0.0.1"}
+	const warning = "Warning: LOGD_LOG_LEVEI in the environment is no setting. Did you mean LOGD_LOG_LEVEL?\n"
+	require.Equal(t, result{0, "Configuration is valid!\n", warning}, logdIn(t, environ, "", "validate", "-no-files", file))
+
+	got := logdIn(t, environ, "", "agent", "-config", file) // without certificates it ends there
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "[WARN]  logd: a variable in the environment is no setting, and is ignored: variable=LOGD_LOG_LEVEI did_you_mean=LOGD_LOG_LEVEL")
+	require.NotContains(t, got.stderr, "LOGD_SERVICE_HOST")
+	got = logdIn(t, []string{"LOGD_DATA_DIRS=/data"}, "", "agent")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "Warning: LOGD_DATA_DIRS in the environment is no setting. Did you mean LOGD_DATA_DIR?\n")
 }
 
 func TestVersion(t *testing.T) {
@@ -531,6 +320,5 @@ func TestHelp(t *testing.T) {
 			require.Contains(t, got.stdout, "Usage: logd "+c.Name)
 			require.Empty(t, got.stderr)
 		}
-		require.LessOrEqual(t, len(c.Synopsis), 50, c.Name)
 	}
 }

@@ -17,18 +17,23 @@ import (
 // itself.
 type peer struct {
 	ID      string `json:"id"`
-	Address string `json:"address"`
+	Address string `json:"address,omitempty"`
 	Voter   bool   `json:"voter"`
 	Leader  bool   `json:"leader"`
 	// What follows comes from the peer itself; Error tells why it does not.
-	State       string `json:"state"` // of its Raft, or "unreachable"
+	State string `json:"state"` // of its Raft, or "unreachable"
+	*said        // nil when it is unreachable, and then JSON has none of it
+	Error string `json:"error,omitempty"`
+}
+
+// said is what a peer says of itself.
+type said struct {
 	Ready       bool   `json:"ready"`
 	Draining    bool   `json:"draining"`
-	Lowest      uint64 `json:"lowest"`
-	Next        uint64 `json:"next"`
+	Lowest      uint64 `json:"lowest_offset"`
+	Next        uint64 `json:"next_offset"`
 	CommitIndex uint64 `json:"commit_index"`
-	Version     string `json:"version"`
-	Error       string `json:"error,omitempty"`
+	Version     string `json:"version,omitempty"`
 }
 
 const unreachable = "unreachable"
@@ -71,7 +76,7 @@ func clusterView(ctx context.Context, connect *cli.Connect) (*nodev1.ClusterView
 		return nil, withoutTLS(connect, err)
 	}
 	if len(view.GetPeers()) == 0 {
-		return nil, errors.New("the node is in no cluster yet")
+		return nil, errors.New("the node is in no cluster yet: logd members -admin, on its machine, says what it waits for")
 	}
 	return view, nil
 }
@@ -102,10 +107,10 @@ func (p *peer) ask(ctx context.Context, connect *cli.Connect) {
 		return
 	}
 	p.State = stats.GetState()
-	p.Ready, p.Draining = stats.GetReady(), stats.GetDraining()
-	p.Lowest, p.Next = stats.GetLowest(), stats.GetVisible()
-	p.CommitIndex = stats.GetCommitIndex()
-	p.Version = stats.GetVersion()
+	p.said = &said{
+		Ready: stats.GetReady(), Draining: stats.GetDraining(), Lowest: stats.GetLowest(), Next: stats.GetVisible(),
+		CommitIndex: stats.GetCommitIndex(), Version: stats.GetVersion(),
+	}
 }
 
 func (p *peer) stats(ctx context.Context, connect *cli.Connect) (*nodev1.StatsResponse, error) {
@@ -126,15 +131,17 @@ func membersCommand() cli.Command {
 		Synopsis: "List the members of the cluster and how they are",
 		Long: `Asks a node for the cluster's storage nodes, and each of them for itself. It needs
 a certificate of role admin, and a node's address: a sidecar does not tell. With
--admin it asks a node on this machine what gossip knows, proxies included, and
-needs no certificate.`,
+-admin it asks a node on this machine what gossip knows, proxies included, and why
+that node is not ready, if it is not. That needs no certificate.`,
+		Examples: `members -address node1:8400
+members -admin 127.0.0.1:8402`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
 			format := cli.FormatFlag(fs)
-			admin := fs.String("admin", "", "`host:port` of the admin server of a node on this machine, like 127.0.0.1:8402")
+			admin := fs.String("admin", "", "`host:port` of a node's admin server, like 127.0.0.1:8402: on this machine or, with TLS and role admin, on any.\nLOGD_ADMIN_ADDR is not looked at: who asks for gossip's view says so")
 			return func(ctx context.Context, _ []string) error {
 				if *admin != "" {
-					return gossipMembers(ctx, env, *admin, *format)
+					return gossipMembers(ctx, env, cli.AdminConnect{Certs: connect.Certs, Address: *admin}, *format)
 				}
 				found, err := peers(ctx, connect)
 				if err != nil {
@@ -158,8 +165,8 @@ needs no certificate.`,
 }
 
 // gossipMembers shows the members as the node behind the admin server sees them.
-func gossipMembers(ctx context.Context, env cli.Env, address string, format cli.Format) error {
-	a, err := cli.NewAdmin(address)
+func gossipMembers(ctx context.Context, env cli.Env, admin cli.AdminConnect, format cli.Format) error {
+	a, err := admin.Open()
 	if err != nil {
 		return err
 	}
@@ -169,6 +176,11 @@ func gossipMembers(ctx context.Context, env cli.Env, address string, format cli.
 	}
 	if format == cli.JSON {
 		return cli.WriteJSON(env.Stdout, st.Members)
+	}
+	for _, why := range st.Reasons {
+		if _, err := fmt.Fprintf(env.Stdout, "This node, %s, is not ready: %s\n\n", st.ID, why); err != nil {
+			return err
+		}
 	}
 	rows := cli.NewRows("ID", "ROLE", "GOSSIP", "ADDRESS", "VOTER", "LEADER", "VERSION")
 	for _, m := range st.Members {
@@ -183,6 +195,7 @@ func listPeersCommand() cli.Command {
 		Synopsis: "List the Raft configuration and who trails",
 		Long: `Asks a node for the Raft configuration, and each peer for its commit index. It
 needs a certificate of role admin, and a node's address.`,
+		Examples: "operator raft list-peers -address node1:8400",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
 			format := cli.FormatFlag(fs)

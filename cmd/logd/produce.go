@@ -24,6 +24,8 @@ func produceCommand() cli.Command {
 were acknowledged. The line's end is not part of the record; an empty line is an
 empty record. After a failure the first 'acked' lines are in the log, and of those
 after them some may be.`,
+		Examples: `produce <records.txt
+produce -record-key user-7 -address unix:///run/logproxy.sock <records.txt`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Sidecar)
 			format := cli.FormatFlag(fs)
@@ -147,11 +149,18 @@ func splitLines(data []byte, atEOF bool) (int, []byte, error) {
 	return 0, nil, nil
 }
 
+type producedShown struct {
+	Produced uint64  `json:"produced"`
+	Acked    uint64  `json:"acked"`
+	First    *uint64 `json:"first_offset,omitempty"` // absent: nothing was acknowledged
+	Last     *uint64 `json:"last_offset,omitempty"`
+}
+
 func writeCount(w io.Writer, format cli.Format, at client.Acked) error {
 	if format == cli.JSON {
-		out := map[string]uint64{"produced": at.Sent, "acked": at.Acked}
+		out := producedShown{Produced: at.Sent, Acked: at.Acked}
 		if at.Acked > 0 {
-			out["first_offset"], out["last_offset"] = at.First, at.Last
+			out.First, out.Last = &at.First, &at.Last
 		}
 		return cli.WriteJSON(w, out)
 	}

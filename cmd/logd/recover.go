@@ -35,21 +35,26 @@ not talk to it, and proxies that follow the old one have to be restarted; but th
 old nodes may then go on as the old cluster, and a client that reaches them does
 not know. Make sure that they stay down, or wipe them.
 
-It may be interrupted, and run again: until it is through, no node starts there.` + examples(
-			"logd inspect list -format json /var/lib/logd > n2.json    (on another survivor)",
-			"logd recover -compare n2.json /var/lib/logd",
-			"logd recover -yes /var/lib/logd"),
+It may be interrupted, and run again: until it is through, no node starts there.`,
+		Examples: `recover -dry-run /var/lib/logd
+recover -compare /mnt/node2/logd /var/lib/logd
+recover -compare n2.json /var/lib/logd
+recover -yes /var/lib/logd`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			yes := fs.Bool("yes", false, "do not ask")
 			dry := fs.Bool("dry-run", false, "show what would be done, and change nothing")
+			format := cli.FormatFlag(fs)
 			var others listFlag
 			fs.Var(&others, "compare", "`file|dir`: another survivor, as its data directory or what 'logd inspect list -format json' wrote.\nMay be repeated")
 			return func(_ context.Context, args []string) error {
+				if *format == cli.JSON && !*yes && !*dry {
+					return cli.Usagef("-format json is not for a conversation: -dry-run or -yes is needed with it")
+				}
 				o, err := openOffline(args)
 				if err != nil {
 					return err
 				}
-				r := recovery{env: env, dir: args[0], o: o, yes: *yes, dry: *dry}
+				r := recovery{env: env, dir: args[0], o: o, yes: *yes, dry: *dry, format: *format}
 				return errors.Join(r.run(others), o.Close())
 			}
 		},
@@ -67,7 +72,29 @@ type recovery struct {
 	dir      string
 	o        *replica.Offline
 	yes, dry bool
+	format   cli.Format
 }
+
+// The shapes of -format json.
+type (
+	recoveryShown struct {
+		Survivors []survivorShown `json:"survivors"` // this node first
+		NodeID    string          `json:"node_id"`
+		ClusterID string          `json:"cluster_id"` // new
+		FormerID  string          `json:"former_cluster_id"`
+		Recovered bool            `json:"recovered"` // false: with -dry-run
+	}
+	survivorShown struct {
+		NodeID      string `json:"node_id"`
+		DataDir     string `json:"data_dir"`
+		ClusterID   string `json:"cluster_id"`
+		LastTerm    uint64 `json:"last_term"`
+		LastIndex   uint64 `json:"last_index"`
+		CommitKnown uint64 `json:"commit_known_index"`
+		NextOffset  uint64 `json:"next_offset"`
+		Says        string `json:"says"` // has the most, of another cluster, damaged: why; or nothing
+	}
+)
 
 func (r *recovery) run(compare []string) error {
 	others, err := survivors(compare)
@@ -82,8 +109,17 @@ func (r *recovery) run(compare []string) error {
 	if err != nil {
 		return err
 	}
-	behind, err := r.show(plan, next, others)
-	if err != nil {
+	found, behind := r.compare(plan, next, others)
+	shown := recoveryShown{found, plan.NodeID, plan.Cluster, plan.Former, !r.dry}
+	if r.format == cli.JSON {
+		if !r.dry {
+			if err := r.o.Recover(plan); err != nil {
+				return err
+			}
+		}
+		return cli.WriteJSON(r.env.Stdout, shown)
+	}
+	if err := r.show(plan, found); err != nil {
 		return err
 	}
 	switch {
@@ -140,9 +176,8 @@ func survivor(dir string) (inspected, error) {
 	return d, errors.Join(err, o.Close())
 }
 
-// show says what there is and what would be done. behind: another has more.
-func (r *recovery) show(plan *replica.Task, next replica.NextStart, others []inspected) (behind bool, err error) {
-	rows := cli.NewRows("SURVIVOR", "CLUSTER", "LAST TERM", "LAST INDEX", "COMMIT KNOWN", "NEXT OFFSET", "")
+// compare says what each survivor has, this one first. behind: another has more.
+func (r *recovery) compare(plan *replica.Task, next replica.NextStart, others []inspected) (found []survivorShown, behind bool) {
 	self := listing(r.dir, r.o, next)
 	best := self
 	for _, d := range others {
@@ -160,26 +195,36 @@ func (r *recovery) show(plan *replica.Task, next replica.NextStart, others []ins
 		case d.DataDir == best.DataDir && d.NodeID == best.NodeID:
 			says = "has the most"
 		}
-		name := d.NodeID
+		n := d.NextStart
+		found = append(found, survivorShown{d.NodeID, d.DataDir, d.Cluster, n.LastTerm, n.Last, n.CommitKnown, n.Next, says})
+	}
+	return found, behind
+}
+
+// show says what there is and what would be done.
+func (r *recovery) show(plan *replica.Task, found []survivorShown) error {
+	rows := cli.NewRows("SURVIVOR", "CLUSTER", "LAST TERM", "LAST INDEX", "COMMIT KNOWN", "NEXT OFFSET", "")
+	for i, s := range found {
+		name := s.NodeID
 		if name == "" {
-			name = d.DataDir
+			name = s.DataDir
 		}
 		if i == 0 {
 			name += " (this one)"
 		}
-		rows.Add(name, d.Cluster, d.NextStart.LastTerm, d.NextStart.Last, d.NextStart.CommitKnown, d.NextStart.Next, says)
+		rows.Add(name, s.ClusterID, s.LastTerm, s.LastIndex, s.CommitKnown, s.NextOffset, s.Says)
 	}
 	if err := rows.Write(r.env.Stdout); err != nil {
-		return behind, err
+		return err
 	}
-	_, err = fmt.Fprintf(r.env.Stdout, `
+	_, err := fmt.Fprintf(r.env.Stdout, `
 %s becomes the only voter of cluster %s,
 by entries %d and %d of term %d behind what it has. All of its entries count as
 committed from then on. Records that other nodes acknowledged and this one has
 not got are lost. The nodes of cluster %s
 must not come back: wipe them.
 `, plan.NodeID, plan.Cluster, plan.Index, plan.Index+1, plan.Term, plan.Former)
-	return behind, err
+	return err
 }
 
 // more says whether a's log is more complete than b's, as Raft compares them.

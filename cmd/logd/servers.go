@@ -13,6 +13,7 @@ func serversCommand() cli.Command {
 		Synopsis: "List the servers a client may talk to",
 		Long: `Asks a sidecar or a node for GetServers. A sidecar names itself, unless it is
 configured with get_servers = "cluster".`,
+		Examples: "servers",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Sidecar)
 			format := cli.FormatFlag(fs)

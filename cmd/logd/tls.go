@@ -20,13 +20,14 @@ const day = 24 * time.Hour
 
 // outFlags are those of a command that writes a certificate and its key.
 type outFlags struct {
-	dir   string
-	days  int
-	force bool
+	dir    string
+	days   int
+	force  bool
+	format *cli.Format
 }
 
 func bindOut(fs *flag.FlagSet, days int) *outFlags {
-	o := &outFlags{}
+	o := &outFlags{format: cli.FormatFlag(fs)}
 	fs.StringVar(&o.dir, "out", ".", "`directory` to write to. Default: the current one")
 	fs.IntVar(&o.days, "days", days, fmt.Sprintf("`number` of days it is valid. Default: %d", days))
 	fs.BoolVar(&o.force, "force", false, "replace files that exist")
@@ -44,9 +45,15 @@ func (o *outFlags) files(name string) (cert, key string, err error) {
 	return filepath.Join(o.dir, name+".pem"), filepath.Join(o.dir, name+"-key.pem"), nil
 }
 
-func wrote(env cli.Env, what, cert, key string) error {
-	_, err := fmt.Fprintf(env.Stdout, "==> Wrote %s\n    Certificate: %s\n            Key: %s\n", what, cert, key)
-	return err
+// written are the files, as -format json names them.
+type written struct {
+	Cert string `json:"cert_file"`
+	Key  string `json:"key_file"`
+}
+
+func (o *outFlags) wrote(env cli.Env, what, cert, key string) error {
+	return o.format.Answer(env.Stdout, written{cert, key},
+		fmt.Sprintf("==> Wrote %s\n    Certificate: %s\n            Key: %s\n", what, cert, key))
 }
 
 func caCommand() cli.Command {
@@ -55,6 +62,7 @@ func caCommand() cli.Command {
 		Synopsis: "Make a cluster's certificate authority",
 		Long: `Writes ca.pem, which every node, proxy and client needs, and ca-key.pem, which
 makes certificates and belongs somewhere safe.`,
+		Examples: "tls ca create -cluster example",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			cluster := fs.String("cluster", "", "`name` of the cluster; required")
 			out := bindOut(fs, int(tlsconf.DefaultCAValidity/day))
@@ -73,7 +81,7 @@ makes certificates and belongs somewhere safe.`,
 				if err != nil {
 					return err
 				}
-				return wrote(env, "the CA of cluster "+*cluster, cert, key)
+				return out.wrote(env, "the CA of cluster "+*cluster, cert, key)
 			}
 		},
 	}
@@ -85,6 +93,8 @@ func certCommand() cli.Command {
 		Synopsis: "Make a certificate with a role and a name",
 		Long: `Writes <name>.pem and <name>-key.pem. The role says what the holder may be: a
 storage node, a proxy, a client that produces and consumes, or an admin.`,
+		Examples: `tls cert create -role storage -name node1 -dns node1.example.net
+tls cert create -role client -name alice`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			role := fs.String("role", "", "`storage|proxy|client|admin`; required")
 			name := fs.String("name", "", "`name` of the holder; required")
@@ -128,7 +138,7 @@ storage node, a proxy, a client that produces and consumes, or an admin.`,
 				if err != nil {
 					return err
 				}
-				return wrote(env, fmt.Sprintf("a certificate of role %s for %s", r, *name), cert, key)
+				return out.wrote(env, fmt.Sprintf("a certificate of role %s for %s", r, *name), cert, key)
 			}
 		},
 	}
@@ -139,6 +149,7 @@ func keygenCommand() cli.Command {
 		Name:     "keygen",
 		Synopsis: "Make a gossip key",
 		Long:     "Prints a new random key for gossip_key or a gossip_key_file.",
+		Examples: "keygen >gossip.key",
 		Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
 			return func(context.Context, []string) error {
 				key := make([]byte, config.GossipKeyLen)

@@ -39,6 +39,7 @@ func tlsShowCommand() cli.Command {
 long it lasts, and who takes it for what; and, when peers would refuse it, why. With
 -ca it is held against the CAs that peers have. It exits with 1 when anything is
 wrong with any of them.`,
+		Examples: "tls show -ca ca.pem node1.pem",
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			ca := fs.String("ca", "", "`file` with the CAs of the peers. Default: not checked")
 			format := cli.FormatFlag(fs)

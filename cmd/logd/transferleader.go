@@ -9,6 +9,11 @@ import (
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 )
 
+// leads says which node leads now.
+type leads struct {
+	ID string `json:"leader_id"`
+}
+
 func transferLeaderCommand() cli.Command {
 	return cli.Command{
 		Name:     "operator raft transfer-leader",
@@ -17,17 +22,20 @@ func transferLeaderCommand() cli.Command {
 and shows who leads then. Produces are held for as long as that takes, usually some
 milliseconds. Any node's address will do, since it asks the leader that node names.
 It needs a certificate of role admin.`,
+		Examples: `operator raft transfer-leader -address node1:8400
+operator raft transfer-leader -address node1:8400 -id node2.0a1b2c3d`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			connect := cli.ConnectFlags(fs, env, cli.Node)
+			format := cli.FormatFlag(fs)
 			id := fs.String("id", "", "`node id` that shall lead, as list-peers shows it. Default: the leader chooses")
 			return func(ctx context.Context, _ []string) error {
-				return transferLeader(ctx, env, connect, *id)
+				return transferLeader(ctx, env, connect, *id, *format)
 			}
 		},
 	}
 }
 
-func transferLeader(ctx context.Context, env cli.Env, connect *cli.Connect, id string) error {
+func transferLeader(ctx context.Context, env cli.Env, connect *cli.Connect, id string, format cli.Format) error {
 	return onLeader(ctx, connect, func(ctx context.Context, view *nodev1.ClusterView, leader nodev1.NodeClient) error {
 		if id != "" {
 			if err := inConfiguration(view, id); err != nil {
@@ -38,7 +46,6 @@ func transferLeader(ctx context.Context, env cli.Env, connect *cli.Connect, id s
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(env.Stdout, "==> %s leads\n", resp.GetLeaderId())
-		return err
+		return format.Answer(env.Stdout, leads{resp.GetLeaderId()}, fmt.Sprintf("==> %s leads\n", resp.GetLeaderId()))
 	})
 }

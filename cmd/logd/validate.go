@@ -1,53 +1,32 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"flag"
-	"fmt"
-
 	"github.com/logd-io/logd/config"
-	"github.com/logd-io/logd/internal/cli"
-	"github.com/logd-io/logd/pkg/authz"
+	"github.com/logd-io/logd/internal/cli/validate"
+	"github.com/logd-io/logd/pkg/agent"
 )
 
-func validateCommand() cli.Command {
-	return cli.Command{
-		Name:     "validate",
-		Synopsis: "Check a node's configuration",
-		Args:     "<path>...",
+// nodes is the kind of configuration that is this program's.
+func nodes() validate.Kind {
+	return validate.Kind{
+		What: "node",
 		Long: `Checks files and directories as 'logd agent -config' would read them together,
-and reports every problem at once. It looks at the files alone, not at the
-environment, and of what they name it reads the acl's model and policy, which have
-to load.`,
-		Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
-			return func(_ context.Context, args []string) error {
-				if len(args) == 0 {
-					return cli.Usagef("at least one path is needed")
-				}
-				conf, err := config.LoadNode(config.From{Paths: args})
-				if err != nil {
-					return invalid(env, err)
-				}
-				if conf.ACL.Policy != "" {
-					if err := authz.Verify(authz.Files{Model: conf.ACL.Model, Policy: conf.ACL.Policy}); err != nil {
-						return fmt.Errorf("acl: %w", err)
-					}
-				}
-				_, err = fmt.Fprintln(env.Stdout, "Configuration is valid!")
-				return err
-			}
-		},
+and reports every problem at once. Like that it puts the environment over them
+(LOGD_ and a setting's path in capitals, like LOGD_PORTS_RPC). When all is well with
+the settings it opens what they name, as the node would: certificates, which have to
+be valid, of role storage and vouched for by the CA, their keys, the gossip key, and
+the acl's model and policy. With -no-files it does not. It binds no port, and leaves
+data_dir alone. Run it as the user that the node runs as, who has to read all that.`,
+		Examples: "validate /etc/logd\nvalidate -no-files -format json node1.hcl",
+		Check:    check,
+		Typos:    config.NodeTypos,
 	}
 }
 
-// diagnosticWidth wraps the explanations of diagnostics.
-const diagnosticWidth = 100
-
-// invalid shows a configuration's problems with their lines of source.
-func invalid(env cli.Env, err error) error {
-	if rerr := config.Render(env.Stderr, err, diagnosticWidth, env.Terminal); rerr != nil {
-		return errors.Join(err, rerr)
+func check(from config.From, files bool) error {
+	conf, err := config.LoadNode(from)
+	if err != nil || !files {
+		return err
 	}
-	return cli.ErrReported
+	return agent.Check(conf)
 }

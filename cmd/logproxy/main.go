@@ -6,6 +6,7 @@ import (
 	"os"
 
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/internal/cli/validate"
 	"github.com/logd-io/logd/pkg/telemetry"
 )
 
@@ -26,7 +27,11 @@ func commands(build telemetry.Build) []cli.Command {
 		agentCommand(build),
 		waitCommand(),
 		statusCommand(),
-		validateCommand(),
+		monitorCommand(),
+		cli.ReloadCommand("proxy", "log_level and the rates of limits\nanew, and the certificates", adminFlags),
+		drainCommand(),
+		validate.Command(proxies()),
+		cli.CompletionCommand("logproxy"),
 		versionCommand(build),
 	}
 }

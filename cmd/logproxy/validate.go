@@ -1,45 +1,32 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"flag"
-	"fmt"
-
 	"github.com/logd-io/logd/config"
-	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/internal/cli/validate"
+	"github.com/logd-io/logd/pkg/proxy"
 )
 
-func validateCommand() cli.Command {
-	return cli.Command{
-		Name:     "validate",
-		Synopsis: "Check a proxy's configuration",
-		Args:     "<path>...",
+// proxies is the kind of configuration that is this program's.
+func proxies() validate.Kind {
+	return validate.Kind{
+		What: "proxy",
 		Long: `Checks files and directories as 'logproxy agent -config' would read them together,
-and reports every problem at once. It looks at the files alone, not at the
-environment, and opens nothing they name.`,
-		Setup: func(_ *flag.FlagSet, env cli.Env) cli.Action {
-			return func(_ context.Context, args []string) error {
-				if len(args) == 0 {
-					return cli.Usagef("at least one path is needed")
-				}
-				if _, err := config.LoadProxy(config.From{Paths: args}); err != nil {
-					return invalid(env, err)
-				}
-				_, err := fmt.Fprintln(env.Stdout, "Configuration is valid!")
-				return err
-			}
-		},
+and reports every problem at once. Like that it puts the environment over them
+(LOGPROXY_ and a setting's path in capitals, like LOGPROXY_LISTENER_ADDRESS). When all
+is well with the settings it opens what they name, as the proxy would: certificates,
+which have to be valid, of role proxy for nodes and vouched for by the CA, their keys,
+and the gossip key. With -no-files it does not. It binds no port, and leaves data_dir
+alone. Run it as the user that the proxy runs as, who has to read all that.`,
+		Examples: "validate /etc/logproxy\nvalidate -no-files -format json proxy.hcl",
+		Check:    check,
+		Typos:    config.ProxyTypos,
 	}
 }
 
-// diagnosticWidth wraps the explanations of diagnostics.
-const diagnosticWidth = 100
-
-// invalid shows a configuration's problems with their lines of source.
-func invalid(env cli.Env, err error) error {
-	if rerr := config.Render(env.Stderr, err, diagnosticWidth, env.Terminal); rerr != nil {
-		return errors.Join(err, rerr)
+func check(from config.From, files bool) error {
+	conf, err := config.LoadProxy(from)
+	if err != nil || !files {
+		return err
 	}
-	return cli.ErrReported
+	return proxy.Check(conf)
 }

@@ -3,7 +3,7 @@
 # Make its certificates and its gossip key first:
 #   logd tls ca create        and   logd tls cert create -role storage -name node1
 #   logd keygen
-# Everything that is not said here has a default; each is shown in README.md.
+# Everything that is not said here has a default; docs/ops/configuration.md has them.
 
 name    = "node1" # that of the certificate: spiffe://example/storage/node1
 cluster = "example"

@@ -157,6 +157,28 @@ func TestConnectFlags(t *testing.T) {
 	require.ErrorContains(t, err, "/none")
 }
 
+func TestNegativeFlagsAreMistakes(t *testing.T) {
+	run := func(args ...string) (code int, said string) {
+		var out, errs bytes.Buffer
+		cmds := []cli.Command{{Name: "measure", Synopsis: "Measure", Setup: func(fs *flag.FlagSet, _ cli.Env) cli.Action {
+			fs.Duration("for", time.Second, "`duration`")
+			fs.Float64("rate", 0, "`number`")
+			fs.Int("window", 1, "`number`")
+			return func(context.Context, []string) error { return nil }
+		}}}
+		code = cli.Main(t.Context(), "logd", "1", cmds, cli.Env{Stdout: &out, Stderr: &errs}, append([]string{"measure"}, args...))
+		return code, errs.String()
+	}
+	for _, wrong := range [][]string{{"-for", "-1s"}, {"-rate", "-0.5"}, {"-rate", "NaN"}, {"-rate", "Inf"}, {"-window", "-3"}} {
+		code, said := run(wrong...)
+		require.Equal(t, cli.ExitUsage, code, wrong)
+		require.Contains(t, said, "logd: "+wrong[0]+" ")
+		require.Contains(t, said, "measure -h shows")
+	}
+	code, said := run("-for", "0", "-rate", "0", "-window", "0")
+	require.Equal(t, cli.ExitOK, code, said)
+}
+
 func TestExplainNamesTheAddress(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -179,6 +201,46 @@ func TestExplainNamesTheAddress(t *testing.T) {
 	require.EqualError(t, cli.Explain(fmt.Errorf("asking: %w", said.Err())), "asking: no leader took it")
 	plain := errors.New("plain")
 	require.Equal(t, plain, cli.Explain(plain))
+}
+
+// Certificates that are meant for nodes, in the environment, are the usual reason why a
+// sidecar that speaks plaintext hangs up.
+func TestExplainKnowsWhoHangsUpOnTLS(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	ended := make(chan struct{}) // closed when nobody accepts any more
+	go func() {                  // hangs up on everybody; the test waits for it
+		defer close(ended)
+		for {
+			c, err := lis.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1))
+			_ = c.Close()
+		}
+	}()
+	defer func() { <-ended }()
+	defer lis.Close()
+
+	f := tlstest.NewCA(t, "example").Files(t, tlsconf.RoleClient, "alice")
+	environ := []string{"LOGD_CACERT=" + f.CA, "LOGD_CERT=" + f.Cert, "LOGD_KEY=" + f.Key}
+	connect := cli.ConnectFlags(flag.NewFlagSet("x", flag.ContinueOnError), cli.Env{Environ: environ}, lis.Addr().String())
+	c, err := connect.Dial()
+	require.NoError(t, err)
+	defer c.Close()
+	_, err = c.Offsets(t.Context())
+	require.ErrorContains(t, cli.Explain(err), "a sidecar may speak plaintext")
+}
+
+func TestAnAdminServerThatIsNotThere(t *testing.T) {
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, lis.Close())
+	a, err := cli.NewAdmin(lis.Addr().String())
+	require.NoError(t, err)
+	require.ErrorContains(t, a.Ready(t.Context()), "is it running, and is this its -admin address?")
+	require.NoError(t, a.WaitEnded(t.Context()))
 }
 
 // buffer may be written and read at once.
@@ -219,7 +281,10 @@ type process struct {
 	err      error
 }
 
-func (p *process) Reload() { p.reloaded.Add(1) }
+func (p *process) reload() error {
+	p.reloaded.Add(1)
+	return errors.New("ports.rpc: a restart is needed")
+}
 
 func (p *process) Run(ctx context.Context) error {
 	<-ctx.Done()
@@ -237,11 +302,11 @@ func TestServeRunsThenCloses(t *testing.T) {
 	p := &process{err: errors.New("disk gone")}
 	done := make(chan error, 1) // 1: Serve's result
 	go func() {
-		done <- cli.Serve(ctx, cli.Env{Stdout: &out, Stderr: &errs}, "prog agent running!", []cli.Fact{{"Node ID", "n1"}}, p)
+		done <- cli.Serve(ctx, cli.Env{Stdout: &out, Stderr: &errs}, cli.Service{Title: "prog agent running!", Facts: []cli.Fact{{"Node ID", "n1"}}, Process: p, Reload: p.reload})
 	}()
 	require.Eventually(t, func() bool { return strings.Contains(out.String(), "Node ID: n1\n") }, time.Minute, 10*time.Millisecond)
 	require.NoError(t, syscall.Kill(os.Getpid(), syscall.SIGHUP))
-	require.Eventually(t, func() bool { return p.reloaded.Load() == 1 }, time.Minute, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(errs.String(), "Nothing was changed: ports.rpc") }, time.Minute, 10*time.Millisecond)
 	cancel()
 	require.ErrorContains(t, <-done, "disk gone")
 	require.Equal(t, 1, p.closed)

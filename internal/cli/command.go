@@ -7,9 +7,11 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	hcli "github.com/hashicorp/cli"
 	"golang.org/x/term"
@@ -75,13 +77,15 @@ func (e Env) Getenv(name string) string {
 	return ""
 }
 
-// Command is one subcommand. Setup is called for every use, help included; it
-// registers the flags and returns what to run with them.
+// Command is one subcommand. Setup is called for every use, help and completion
+// included; it registers the flags and returns what to run with them. A Command
+// without Setup is a group, and says what the commands below its name are for.
 type Command struct {
 	Name     string // with its parents: "operator raft list-peers"
 	Synopsis string // one line
 	Args     string // of the usage line: "<path>..."; empty: the command takes none
 	Long     string // after the usage line
+	Examples string // command lines without the program's name, one a line, as "produce <records.txt"
 	Setup    func(fs *flag.FlagSet, env Env) Action
 }
 
@@ -92,7 +96,7 @@ type Action func(ctx context.Context, args []string) error
 func Main(ctx context.Context, program, version string, commands []Command, env Env, args []string) int {
 	c := hcli.NewCLI(program, program+" "+version)
 	c.Args = args
-	c.Autocomplete = false
+	c.AutocompleteNoDefaultFlags = true // its flags would write to the user's shell files
 	c.HelpWriter, c.ErrorWriter = env.Stdout, env.Stderr
 	c.Commands = map[string]hcli.CommandFactory{}
 	for _, cmd := range commands {
@@ -102,7 +106,7 @@ func Main(ctx context.Context, program, version string, commands []Command, env 
 	}
 	asked := c.IsHelp() || c.IsVersion()
 	switch named := words(args); {
-	case asked:
+	case asked, completing():
 	case len(args) > 0 && len(named) == 0:
 		report(env, program, fmt.Errorf("%s comes before any command; options go after it", args[0]))
 		return ExitUsage
@@ -110,7 +114,7 @@ func Main(ctx context.Context, program, version string, commands []Command, env 
 	case isGroup(commands, strings.Join(named, " ")):
 		// Nothing was asked of it: show what could be.
 		help := hcli.NewCLI(c.Name, c.Version)
-		help.Args, help.Autocomplete, help.Commands = append(slices.Clone(named), "-h"), false, c.Commands
+		help.Args, help.Commands = append(slices.Clone(named), "-h"), c.Commands
 		help.HelpWriter, help.ErrorWriter = env.Stderr, env.Stderr
 		_, _ = help.Run() // the exit code says it all
 		return ExitUsage
@@ -133,7 +137,7 @@ func Main(ctx context.Context, program, version string, commands []Command, env 
 const notFound = 127
 
 func isCommand(commands []Command, name string) bool {
-	return slices.ContainsFunc(commands, func(c Command) bool { return c.Name == name })
+	return slices.ContainsFunc(commands, func(c Command) bool { return c.Name == name && c.Setup != nil })
 }
 
 // isGroup reports the name of commands, "operator raft"; "" is the group of all.
@@ -159,30 +163,50 @@ type adapter struct {
 
 func (a *adapter) Synopsis() string { return a.cmd.Synopsis }
 
+// flags are the command's, and what to run with them; a group has neither.
 func (a *adapter) flags() (*flag.FlagSet, Action) {
 	fs := flag.NewFlagSet(a.cmd.Name, flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
+	if a.cmd.Setup == nil {
+		return fs, nil
+	}
 	return fs, a.cmd.Setup(fs, a.env)
 }
 
 func (a *adapter) Help() string {
-	fs, _ := a.flags()
-	var b strings.Builder
-	fmt.Fprintf(&b, "Usage: %s %s [options] %s\n\n", a.program, a.cmd.Name, a.cmd.Args)
-	b.WriteString("  " + strings.ReplaceAll(strings.TrimSpace(or(a.cmd.Long, a.cmd.Synopsis+".")), "\n", "\n  ") + "\n")
+	fs, action := a.flags()
 	flags := map[string]*flag.Flag{}
 	fs.VisitAll(func(f *flag.Flag) { flags[f.Name] = f })
+	usage := []string{"Usage:", a.program, a.cmd.Name}
+	switch {
+	case action == nil:
+		usage = append(usage, "<subcommand>", "[options]")
+	case len(flags) > 0:
+		usage = append(usage, "[options]")
+	}
+	if a.cmd.Args != "" {
+		usage = append(usage, a.cmd.Args)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s\n\n", strings.Join(usage, " "))
+	b.WriteString("  " + strings.ReplaceAll(strings.TrimSpace(or(a.cmd.Long, a.cmd.Synopsis+".")), "\n", "\n  ") + "\n")
+	if a.cmd.Examples != "" {
+		b.WriteString("\nExamples:\n\n")
+		for line := range strings.Lines(strings.TrimSpace(a.cmd.Examples)) {
+			fmt.Fprintf(&b, "  $ %s %s\n", a.program, strings.TrimSpace(line))
+		}
+	}
 	if len(flags) > 0 {
 		b.WriteString("\nOptions:\n")
 	}
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
 		f := flags[name]
-		value, usage := flag.UnquoteUsage(f)
+		value, text := flag.UnquoteUsage(f)
 		if value != "" {
 			value = "=<" + value + ">"
 		}
-		fmt.Fprintf(&b, "\n  -%s%s\n      %s\n", name, value, strings.ReplaceAll(usage, "\n", "\n      "))
+		fmt.Fprintf(&b, "\n  -%s%s\n      %s\n", name, value, strings.ReplaceAll(text, "\n", "\n      "))
 	}
 	return strings.TrimRight(b.String(), "\n") + "\n"
 }
@@ -196,20 +220,46 @@ func or(s, otherwise string) string {
 
 func (a *adapter) Run(args []string) int {
 	fs, action := a.flags()
-	rest, err := parse(fs, args)
+	rest, err := Parse(fs, args)
 	switch {
 	case err != nil:
 		err = &UsageError{err}
 	case a.cmd.Args == "" && len(rest) > 0:
 		err = Usagef("unexpected argument %q", rest[0])
+	case negative(fs) != nil:
+		err = &UsageError{negative(fs)}
 	default:
 		err = action(a.ctx, rest)
 	}
 	return a.exit(err)
 }
 
-// parse allows flags after arguments too, until "--".
-func parse(fs *flag.FlagSet, args []string) ([]string, error) {
+// negative refuses times, numbers and rates below zero, which no command has a use for.
+func negative(fs *flag.FlagSet) (err error) {
+	fs.Visit(func(f *flag.Flag) {
+		g, ok := f.Value.(flag.Getter)
+		if !ok {
+			return
+		}
+		sound := true
+		switch v := g.Get().(type) {
+		case time.Duration:
+			sound = v >= 0
+		case int:
+			sound = v >= 0
+		case float64:
+			sound = v >= 0 && !math.IsInf(v, 0) // NaN is not either
+		}
+		if !sound && err == nil {
+			err = fmt.Errorf("-%s %s: it must be at least 0", f.Name, f.Value)
+		}
+	})
+	return err
+}
+
+// Parse is fs.Parse, but flags may come after arguments too, until "--". It returns
+// the arguments.
+func Parse(fs *flag.FlagSet, args []string) ([]string, error) {
 	var rest []string
 	for {
 		if err := fs.Parse(args); err != nil {

@@ -21,9 +21,19 @@ const (
 
 // Connect are the flags of a command that talks to a sidecar or a node.
 type Connect struct {
-	Address           string
-	CACert, Cert, Key string
-	Timeout           time.Duration // of one call that does not stream
+	Certs
+	Address string
+	Timeout time.Duration // of one call that does not stream
+}
+
+// Certs are the files of mutual TLS: all of them, or none.
+type Certs struct{ CACert, Cert, Key string }
+
+// flags adds -ca-cert, -cert and -key; without says what comes of having none.
+func (c *Certs) flags(fs *flag.FlagSet, env Env, without string) {
+	fs.StringVar(&c.CACert, "ca-cert", env.Getenv("LOGD_CACERT"), "`file` with the cluster's CA certificates. LOGD_CACERT. "+without)
+	fs.StringVar(&c.Cert, "cert", env.Getenv("LOGD_CERT"), "`file` with your certificate. LOGD_CERT")
+	fs.StringVar(&c.Key, "key", env.Getenv("LOGD_KEY"), "`file` with its key. LOGD_KEY")
 }
 
 // ConnectFlags adds -address, -ca-cert, -cert, -key and -timeout. LOGD_ADDR,
@@ -32,15 +42,16 @@ func ConnectFlags(fs *flag.FlagSet, env Env, address string) *Connect {
 	c := &Connect{}
 	fs.StringVar(&c.Address, "address", or(env.Getenv("LOGD_ADDR"), address),
 		"`host:port` or unix:///path of the sidecar or node. LOGD_ADDR. Default: "+address)
-	fs.StringVar(&c.CACert, "ca-cert", env.Getenv("LOGD_CACERT"), "`file` with the cluster's CA certificates. LOGD_CACERT. Without it the connection is plaintext,\nwhich only a sidecar on this machine speaks")
-	fs.StringVar(&c.Cert, "cert", env.Getenv("LOGD_CERT"), "`file` with your certificate. LOGD_CERT")
-	fs.StringVar(&c.Key, "key", env.Getenv("LOGD_KEY"), "`file` with its key. LOGD_KEY")
+	c.flags(fs, env, "Without it the connection is plaintext,\nwhich only a sidecar on this machine speaks")
 	fs.DurationVar(&c.Timeout, "timeout", 15*time.Second, "`duration` a single call may take. Default: 15s")
 	return c
 }
 
-// TLS loads the files; nil without any, for plaintext.
-func (c *Connect) TLS() (*tls.Config, error) {
+// TLS loads the files, for gRPC; nil without any, for plaintext.
+func (c *Connect) TLS() (*tls.Config, error) { return c.load(tlsconf.ALPNgRPC) }
+
+// load is for a connection on which alpn is spoken; empty: that is not negotiated.
+func (c *Certs) load(alpn string) (*tls.Config, error) {
 	if c.CACert == "" && c.Cert == "" && c.Key == "" {
 		return nil, nil
 	}
@@ -51,7 +62,7 @@ func (c *Connect) TLS() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	return source.Client(tlsconf.ALPNgRPC, "", ""), nil
+	return source.Client(alpn, "", ""), nil
 }
 
 // Dial makes the client; the first call connects.
@@ -85,8 +96,25 @@ func Explain(err error) error {
 		said = st.Message() // a server's own words
 	case st.Code().String() == "Unavailable":
 		said = st.Message() + " (is it running, and is this the right -address and certificate?)"
+		if cutOff(st.Message()) {
+			said += "; a sidecar may speak plaintext: then -ca-cert, -cert and -key are not for it, nor are LOGD_CACERT, LOGD_CERT and LOGD_KEY"
+		}
 	}
 	return errors.New(strings.Replace(err.Error(), call.Error(), said, 1))
+}
+
+// cutOff says that a handshake ended without a word of TLS, as with a server that
+// does not speak it.
+func cutOff(message string) bool {
+	if !strings.Contains(message, "authentication handshake failed") {
+		return false
+	}
+	for _, end := range []string{"EOF", "connection reset by peer", "broken pipe", "does not look like a TLS handshake"} {
+		if strings.Contains(message, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // Code is gRPC's name for what kind of error came from a call, for a person; a

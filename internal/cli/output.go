@@ -46,6 +46,15 @@ func WriteJSON(w io.Writer, v any) error {
 	return err
 }
 
+// Answer writes an answer: v as JSON, or text for people.
+func (f Format) Answer(w io.Writer, v any, text string) error {
+	if f == JSON {
+		return WriteJSON(w, v)
+	}
+	_, err := io.WriteString(w, text)
+	return err
+}
+
 // Rows is a table: a header, then one row a line, each as long as the header.
 type Rows struct {
 	header []string

@@ -125,11 +125,11 @@ func (a *Agent) dialRaft(ctx context.Context, id string) (net.Conn, error) {
 func (a *Agent) dial(ctx context.Context, id, alpn string) (net.Conn, error) {
 	addr := a.address(id)
 	if addr == "" {
-		return nil, fmt.Errorf("dial %s: gossip has never named an address for it", id)
+		return nil, errors.New("gossip has never named an address for it")
 	}
 	raw, err := a.deps.Dial(ctx, "tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", id, err)
+		return nil, err
 	}
 	return a.handshake(ctx, raw, alpn, replica.NameOf(id))
 }

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -21,7 +22,11 @@ import (
 	"github.com/logd-io/logd/pkg/autopilot"
 	"github.com/logd-io/logd/pkg/bootstrap"
 	"github.com/logd-io/logd/pkg/certwatch"
+	"github.com/logd-io/logd/pkg/internal/adminpage"
+	"github.com/logd-io/logd/pkg/internal/events"
+	"github.com/logd-io/logd/pkg/internal/reload"
 	"github.com/logd-io/logd/pkg/membership"
+	"github.com/logd-io/logd/pkg/registrar"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/server"
 	"github.com/logd-io/logd/pkg/telemetry"
@@ -35,36 +40,52 @@ type Deps struct {
 	Logger   hclog.Logger         // nil: quiet
 	Registry *prometheus.Registry // nil: one of its own
 	Version  string
-	FS       vfs.FS // nil: the operating system's
+	Tracing  *telemetry.Tracing // nil: nothing is traced. It is closed with what it is given to.
+	FS       vfs.FS             // nil: the operating system's
 	// Listen and Dial are the network of RPC and Raft; nil: the operating
 	// system's. Gossip and the admin server do not go through them.
 	Listen func(network, address string) (net.Listener, error)
 	Dial   func(ctx context.Context, network, address string) (net.Conn, error)
 	Clock  func() time.Time // stamps records; nil: the system's
+	// Load reads the configuration anew, for POST /api/reload; nil: that is not there.
+	Load func() (config.Node, error)
 }
 
 // Agent is one storage node.
 type Agent struct {
-	cfg    config.Node
-	deps   Deps
-	logger hclog.Logger
-	id     string
-	tls    *tlsconf.Source
-	certs  *certwatch.Watcher // of tls
-	authz  *authz.Authorizer
+	cfg     config.Node
+	deps    Deps
+	logger  hclog.Logger
+	id      string
+	process string // random; tells this process from others with the id
+	tls     *tlsconf.Source
+	certs   *certwatch.Watcher // of tls
+	authz   *authz.Authorizer
 
 	replica  *replica.Replica
 	boot     *bootstrap.Bootstrap
+	promises *bootstrap.Store
 	gossip   *membership.Gossip
 	book     *addressBook
 	server   *server.Server
 	listener net.Listener
 	admin    *telemetry.Admin
+	page     *adminpage.Page
+	events   *events.Log
+	began    time.Time
 	pilot    *autopilot.Pilot
+	enrolled *registrar.Registrar // nil without a register block
+	calls    *telemetry.Calls     // to other nodes
 	leader   leaderLine
 	addrs    Addrs
 
+	reloading sync.Mutex // held by Reload
+	reloader  *reload.Reloader
+	live      config.Node // cfg, with what Reload has taken since; its alone
+
 	waitsFor atomic.Pointer[string] // what a node in no cluster waits for
+	said     chan struct{}          // one token: waitsFor has changed; for Follow alone
+	refused  atomic.Pointer[string] // why the cluster does not know this node any more; nil: it does
 
 	open stack // what Open acquired, released in reverse by Close
 
@@ -78,15 +99,19 @@ type Agent struct {
 // certificates. It serves nothing before Run. What it cannot get it names.
 func Open(cfg config.Node, deps Deps) (_ *Agent, err error) {
 	fill(&deps)
-	a := &Agent{cfg: cfg, deps: deps, logger: deps.Logger}
+	a := &Agent{
+		cfg: cfg, deps: deps, logger: deps.Logger, process: rand.Text(),
+		said: make(chan struct{}, 1), events: events.New(), began: time.Now(),
+	}
+	a.open.push(deps.Tracing) // released last: what ends is traced, too
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, a.open.Close())
 		}
 	}()
 	for _, step := range []func() error{
-		a.openDir, a.openIdentity, a.openACL, a.openListener, a.openReplica,
-		a.openGossip, a.openBootstrap, a.openServer, a.openAutopilot, a.openAdmin, a.writeAddrs,
+		a.openDir, a.openIdentity, a.openACL, a.openListener, a.openReplica, a.openPromises,
+		a.openGossip, a.openBootstrap, a.openServer, a.openRegister, a.openAutopilot, a.openAdmin, a.openReload, a.writeAddrs,
 	} {
 		if err := step(); err != nil {
 			return nil, err
@@ -131,37 +156,27 @@ func (a *Agent) openDir() error {
 		return nil
 	}
 	// Not refused: some volumes are mounted like that, and cannot be changed.
-	if st, err := os.Stat(a.cfg.DataDir); err == nil && st.Mode().Perm()&0o007 != 0 {
-		a.logger.Warn("data_dir is open to everybody on this machine; chmod 0700 it", "data_dir", a.cfg.DataDir, "mode", st.Mode().Perm())
+	if st, err := os.Stat(a.cfg.DataDir); err == nil && st.Mode().Perm()&0o077 != 0 {
+		a.logger.Warn("data_dir is open to others than its owner; chmod 0700 it", "data_dir", a.cfg.DataDir, "mode", st.Mode().Perm())
 	}
 	return nil
 }
 
 // openIdentity reads who this node is from its certificate. Configured names are
 // checked against it, since other nodes believe the certificate alone.
-func (a *Agent) openIdentity() error {
-	src, err := tlsconf.Load(tlsconf.Files{CA: a.cfg.TLS.CAFile, Cert: a.cfg.TLS.CertFile, Key: a.cfg.TLS.KeyFile})
-	if err != nil {
+func (a *Agent) openIdentity() (err error) {
+	src, found := certificate(&a.cfg)
+	if err := found.Err(); err != nil {
 		return err
-	}
-	who := src.Identity()
-	switch {
-	case who.Role != tlsconf.RoleStorage:
-		return fmt.Errorf("%s has role %s; a node needs one with role %s (logd tls cert create -role storage)",
-			a.cfg.TLS.CertFile, who.Role, tlsconf.RoleStorage)
-	case a.cfg.Name != "" && a.cfg.Name != who.Name:
-		return fmt.Errorf("name is %q, but %s is the certificate of %q", a.cfg.Name, a.cfg.TLS.CertFile, who.Name)
-	case a.cfg.Cluster != "" && a.cfg.Cluster != who.Cluster:
-		return fmt.Errorf("cluster is %q, but %s is a certificate of cluster %q", a.cfg.Cluster, a.cfg.TLS.CertFile, who.Cluster)
 	}
 	a.tls = src
 	a.certs, err = certwatch.New(certwatch.Config{
-		Source: src, Setting: "tls", Logger: a.logger.Named("tls"), Registerer: a.deps.Registry,
+		Source: src, Setting: "tls", Logger: a.logger.Named("tls"), Registerer: a.deps.Registry, Events: a.events,
 	})
 	if err != nil {
 		return err
 	}
-	a.id, err = replica.LoadNodeID(a.deps.FS, a.cfg.DataDir, who.Name)
+	a.id, err = replica.LoadNodeID(a.deps.FS, a.cfg.DataDir, src.Identity().Name)
 	if err != nil {
 		return fmt.Errorf("data_dir %s: %w", a.cfg.DataDir, err)
 	}
@@ -198,7 +213,7 @@ func (a *Agent) openReplica() (err error) {
 		Reserve:          int64(a.cfg.Log.Reserve),
 		Announce:         announce(a.cfg.Raft.AnnounceInterval),
 		Compare:          a.compare,
-		Retain:           replica.Retain{Age: a.cfg.Retain.Age, Bytes: int64(a.cfg.Retain.Size)},
+		Retain:           retain(a.cfg.Retain),
 		Clock:            a.deps.Clock,
 		Dial:             a.dialRaft,
 		Source:           source{a},
@@ -232,10 +247,14 @@ func (a *Agent) checkKept(dir string) error {
 }
 
 func (a *Agent) openServer() (err error) {
+	if err := a.openMetrics(); err != nil {
+		return err
+	}
 	a.open.push(&a.leader) // the server asks over it
 	a.server, err = server.New(server.Config{
 		NodeID:               a.id,
 		Version:              a.deps.Version,
+		Process:              a.process,
 		Replica:              submitter{a.replica},
 		Log:                  a.replica.Log(),
 		Promises:             a.boot,
@@ -245,13 +264,16 @@ func (a *Agent) openServer() (err error) {
 		Addresses:            a.address,
 		ReadIndex:            a.readIndex,
 		Autopilot:            a.autopilotState,
+		Answers:              a.answers,
 		RaftConn:             a.replica.Accept,
 		MaxRecordBytes:       int(a.cfg.Log.MaxRecordSize),
 		MaxConcurrentStreams: uint32(a.cfg.Limits.MaxConcurrentStreams),
 		HandshakeTimeout:     a.cfg.Limits.HandshakeTimeout,
 		ConnectionAge:        a.cfg.Limits.ConnectionAge,
 		SendTimeout:          a.cfg.Limits.SendTimeout,
+		Rates:                rates(a.cfg.Limits),
 		Clock:                a.deps.Clock,
+		Tracing:              a.deps.Tracing,
 		Logger:               a.logger.Named("server"),
 		Registerer:           a.deps.Registry,
 	})
@@ -267,12 +289,28 @@ func (a *Agent) openAdmin() (err error) {
 	if err != nil {
 		return err
 	}
+	if a.page, err = a.newPage(); err != nil {
+		return err
+	}
+	var adminTLS *tlsconf.Source
+	if a.cfg.Admin.TLS {
+		adminTLS = a.tls
+	}
+	var reload func() ([]string, error)
+	if load := a.deps.Load; load != nil {
+		reload = func() ([]string, error) { return a.Reload(load) }
+	}
 	a.admin, err = telemetry.OpenAdmin(telemetry.AdminOptions{
 		Address:  addr,
 		Gatherer: a.deps.Registry,
 		Ready:    a.NotReady,
 		Status:   func() any { return a.status() },
-		Logger:   a.logger.Named("admin"),
+		Page:     a.page,
+		Reload:   reload,
+
+		Profiling: a.cfg.Admin.PProf,
+		TLS:       adminTLS,
+		Logger:    a.logger.Named("admin"),
 	})
 	if err != nil {
 		return err
@@ -284,13 +322,6 @@ func (a *Agent) openAdmin() (err error) {
 
 // ID is the node's id.
 func (a *Agent) ID() string { return a.id }
-
-// Reload has the certificates and the acl's files read again. It may return before
-// the certificates are.
-func (a *Agent) Reload() {
-	a.certs.Reload()
-	_ = a.authz.Reload() // the log has it
-}
 
 // Close cuts everything off, as a crash of the process would, and releases what
 // Open acquired. It waits for a Run that is on its way. Calling it again is

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/autopilot"
 	"github.com/logd-io/logd/pkg/membership"
 )
@@ -48,6 +49,9 @@ func (a *Agent) openGossip() error {
 			Version:  a.deps.Version,
 			Cluster:  a.replica.View().ClusterID,
 		},
+		Ask:        a.askRival,
+		Outvoted:   a.outvoted,
+		Gone:       a.gone,
 		Logger:     a.logger.Named("gossip"),
 		Registerer: a.deps.Registry,
 	})
@@ -57,6 +61,42 @@ func (a *Agent) openGossip() error {
 	a.open.push(a.gossip)
 	a.addrs.Gossip = a.gossip.Addr()
 	return nil
+}
+
+// forgetEvery is the time between two tries to have gossip forget a node.
+const forgetEvery = 5 * time.Second
+
+// forget has gossip forget, while this node leads, the storage nodes that have failed and
+// are not in Raft's configuration: they were removed, by an operator, by themselves or by
+// autopilot, and their ids never come back. Otherwise every proxy would hold them for
+// nodes that are down, for days.
+func (a *Agent) forget(ctx context.Context) error {
+	retry := time.NewTicker(forgetEvery)
+	defer retry.Stop()
+	for {
+		gossip, raft := a.gossip.Changes(), a.replica.Changes()
+		if v := a.replica.View(); v.IsLeader && v.Ready {
+			for _, m := range a.gossip.Members() {
+				if m.State != membership.Failed || m.Role != membership.RoleStorage || m.Cluster != v.ClusterID || !a.gone(m.ID) {
+					continue
+				}
+				if ctx.Err() != nil {
+					return nil // each takes seconds
+				}
+				a.logger.Info("gossip forgets a node that was removed", "node", m.ID)
+				if err := a.gossip.Forget(m.ID); err != nil && ctx.Err() == nil {
+					a.logger.Warn("gossip still knows a node that was removed; trying again", "node", m.ID, "err", err)
+				}
+			}
+		}
+		select {
+		case <-gossip:
+		case <-raft:
+		case <-retry.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 func (a *Agent) openAutopilot() error {
@@ -83,13 +123,27 @@ func (a *Agent) autopilotState() *nodev1.Autopilot {
 	}
 	out := &nodev1.Autopilot{Healthy: st.Healthy, FailureTolerance: uint32(max(st.FailureTolerance, 0))}
 	for _, h := range st.Servers {
-		out.Servers = append(out.Servers, &nodev1.ServerHealth{
-			Id: h.ID, Voter: h.Voter, Leader: h.Leader, Gossip: h.Gossip, Healthy: h.Healthy,
-			StableMs: h.Stable.Milliseconds(), LastContactMs: h.LastContact.Milliseconds(),
-			LastIndex: h.LastIndex, LastTerm: h.LastTerm, DeadMs: h.Dead.Milliseconds(),
-		})
+		out.Servers = append(out.Servers, serverHealth(h))
 	}
 	return out
+}
+
+func serverHealth(h autopilot.Server) *nodev1.ServerHealth {
+	contact := int64(-1) // less than a millisecond below 0 would be 0
+	if h.LastContact >= 0 {
+		contact = h.LastContact.Milliseconds()
+	}
+	return &nodev1.ServerHealth{
+		Id: h.ID, Voter: h.Voter, Leader: h.Leader, Gossip: h.Gossip, Healthy: h.Healthy,
+		StableMs: h.Stable.Milliseconds(), LastContactMs: contact,
+		LastIndex: h.LastIndex, LastTerm: h.LastTerm, DeadMs: h.Dead.Milliseconds(),
+	}
+}
+
+// answers asks another node whether it is there, under that id.
+func (a *Agent) answers(ctx context.Context, id string) error {
+	_, err := a.health(ctx, id)
+	return err
 }
 
 // health asks another node what autopilot wants to know of it, and what its
@@ -97,8 +151,14 @@ func (a *Agent) autopilotState() *nodev1.Autopilot {
 func (a *Agent) health(ctx context.Context, id string) (autopilot.Stats, error) {
 	sent := time.Now()
 	st, err := a.stats(ctx, id)
-	if err != nil {
+	switch {
+	case apierr.Answered(err):
+		return autopilot.Stats{}, fmt.Errorf("stats of %s: %w: %w", id, autopilot.ErrRefused, err)
+	case err != nil:
 		return autopilot.Stats{}, fmt.Errorf("stats of %s: %w", id, err)
+	}
+	if got := st.GetNodeId(); got != id { // a new node under the old name and address
+		return autopilot.Stats{}, fmt.Errorf("stats of %s: %s answered", id, got)
 	}
 	if ns := st.GetClockUnixNano(); ns != 0 {
 		a.replica.NoteClock(id, time.Unix(0, ns), sent, time.Now())

@@ -2,10 +2,12 @@ package agent
 
 import (
 	"errors"
+	"slices"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/membership"
+	"github.com/logd-io/logd/pkg/replica"
 )
 
 // keyring gives gossip's keyring the shape the server asks for.
@@ -38,4 +40,11 @@ func toAPI(ring membership.Keyring, err error) (*nodev1.Keyring, error) {
 		out.Keys = append(out.Keys, &nodev1.GossipKey{Id: key.ID, Has: uint32(key.Has), Speaks: uint32(key.Speaks)})
 	}
 	return out, nil
+}
+
+// gone says that a node is not in the Raft configuration. One that was removed never
+// comes back by its id; one that was not taken in yet starts with its configuration.
+func (a *Agent) gone(id string) bool {
+	peers := a.replica.Peers()
+	return len(peers) > 0 && !slices.ContainsFunc(peers, func(p replica.Peer) bool { return p.ID == id })
 }

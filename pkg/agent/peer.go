@@ -34,11 +34,12 @@ func (a *Agent) handshake(ctx context.Context, raw net.Conn, alpn, name string) 
 // connect makes a connection to the node at addr, whose certificate must have that
 // name. Nothing is dialled before it is used.
 func (a *Agent) connect(addr, name string) (*grpc.ClientConn, error) {
-	return grpc.NewClient("passthrough:///"+addr,
+	return grpc.NewClient("passthrough:///"+addr, append(a.deps.Tracing.DialOptions(),
 		grpc.WithTransportCredentials(credentials.NewTLS(a.tls.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, name))),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return a.deps.Dial(ctx, "tcp", addr) }),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 10 * time.Second, Timeout: peerTimeout}),
-	)
+		grpc.WithChainUnaryInterceptor(a.calls.UnaryClient), grpc.WithChainStreamInterceptor(a.calls.StreamClient),
+	)...)
 }
 
 // call makes one call to the node at addr, whose certificate must have that name.

@@ -52,14 +52,21 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		})
 	}
-	part("replica", a.replica.Run)    // the log itself
-	part("gossip", a.gossip.Run)      // who is there
-	part("admin server", a.admin.Run) // probes and metrics
-	part("certificates", a.certs.Run) // as their files change
-	part("autopilot", a.pilot.Run)    // who becomes a voter
-	part("acl", a.authz.Run)          // who may do what
-	part("membership", a.follow)      // keeps addresses and tags
-	part("cluster", a.enter)          // how this node comes into a cluster
+	part("replica", a.replica.Run)                         // the log itself
+	part("gossip", a.gossip.Run)                           // who is there
+	part("admin server", a.admin.Run)                      // probes and metrics
+	part("observer", (&observer{Agent: a}).run)            // what people are told has happened
+	context.AfterFunc(life, func() { _ = a.page.Close() }) // streams hold up the admin server's end
+	part("certificates", a.certs.Run)                      // as their files change
+	part("autopilot", a.pilot.Run)                         // who becomes a voter
+	part("acl", a.authz.Run)                               // who may do what
+	part("membership", a.follow)                           // keeps addresses and tags
+	part("gossip's memory", a.forget)                      // who was removed is forgotten
+	part("cluster", a.enter)                               // how this node comes into a cluster
+	if a.enrolled != nil {
+		part("readiness", a.tellReady)    // what the registrar goes by
+		part("registrar", a.enrolled.Run) // who else is told of this node
+	}
 	part("RPC server", func(life context.Context) error {
 		return a.serve(ctx, life, func() { end(nil) })
 	})

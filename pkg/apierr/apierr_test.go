@@ -1,6 +1,7 @@
 package apierr_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -72,6 +73,10 @@ func TestEveryKindSurvivesTheWire(t *testing.T) {
 			apierr.Overloaded{RetryAfter: time.Second, Why: "the disk of n1 is full"}, codes.ResourceExhausted, "OVERLOADED",
 			map[string]string{"retry_after_ms": "1000"}, apierr.RetryLater,
 		},
+		"overloaded, by the caller itself": {
+			apierr.Overloaded{RetryAfter: time.Second, Why: "past it", Limit: "produce_rate"}, codes.ResourceExhausted, "OVERLOADED",
+			map[string]string{"retry_after_ms": "1000", "limit": "produce_rate"}, apierr.RetryLater,
+		},
 		"overloaded": {
 			apierr.Overloaded{RetryAfter: 250 * time.Millisecond}, codes.ResourceExhausted, "OVERLOADED",
 			map[string]string{"retry_after_ms": "250"}, apierr.RetryLater,
@@ -87,6 +92,7 @@ func TestEveryKindSurvivesTheWire(t *testing.T) {
 		"unknown producer": {
 			apierr.UnknownProducer{}, codes.FailedPrecondition, "UNKNOWN_PRODUCER", nil, apierr.RetryNever,
 		},
+		"failed": {apierr.Failed{Why: "timeout"}, codes.Unavailable, "FAILED", nil, apierr.RetryLater},
 		"resume failed": {
 			apierr.ResumeFailed{Offset: 12}, codes.DataLoss, "RESUME_FAILED",
 			map[string]string{"offset": "12"}, apierr.RetryNever,
@@ -123,6 +129,7 @@ func TestKindsWithoutReasonCarryNoDetails(t *testing.T) {
 	}{
 		"unauthenticated": {apierr.Unauthenticated{Why: "no certificate"}, codes.Unauthenticated},
 		"denied":          {apierr.PermissionDenied{Why: "role client"}, codes.PermissionDenied},
+		"precondition":    {apierr.Precondition{Why: "no other voter"}, codes.FailedPrecondition},
 		"corrupt":         {apierr.Corrupt{}, codes.DataLoss},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -193,4 +200,19 @@ func TestStrangersErrors(t *testing.T) {
 		info, _ := apierr.From(huge.Err())
 		require.Equal(t, 24*time.Hour, info.RetryAfter())
 	})
+}
+
+func TestAnswered(t *testing.T) {
+	for err, want := range map[error]bool{
+		nil:                                   false,
+		errors.New("dial"):                    false,
+		context.DeadlineExceeded:              false,
+		status.Error(codes.Unavailable, "x"):  false,
+		apierr.Draining{}:                     true, // it is there
+		apierr.PermissionDenied{Why: "no"}:    true,
+		apierr.Unauthenticated{Why: "who?"}:   true,
+		status.Error(codes.Unimplemented, ""): true,
+	} {
+		require.Equal(t, want, apierr.Answered(err), "%v", err)
+	}
 }

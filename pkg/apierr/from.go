@@ -86,6 +86,8 @@ func (i Info) Err() error {
 		return OutcomeUnknown{}
 	case ReasonNotSent:
 		return NotSent{}
+	case ReasonFailed:
+		return Failed{Why: i.Message}
 	case ReasonInvalid:
 		field := i.Metadata[KeyField]
 		why := i.Message
@@ -98,7 +100,7 @@ func (i Info) Err() error {
 		if why == anyLimit {
 			why = ""
 		}
-		return Overloaded{RetryAfter: i.RetryAfter(), Why: why}
+		return Overloaded{RetryAfter: i.RetryAfter(), Why: why, Limit: i.Metadata[KeyLimit]}
 	case ReasonSequenceGap:
 		return SequenceGap{Want: u(KeyWant), Got: u(KeyGot)}
 	case ReasonFenced:
@@ -115,4 +117,15 @@ func (i Info) Err() error {
 		return PermissionDenied{Why: i.Message}
 	}
 	return status.Error(i.Code, i.Message)
+}
+
+// Answered reports that a server said this error: it was there, and did not do what was
+// asked. An error of the connection, or of a deadline, says nothing about the server.
+func Answered(err error) bool {
+	info, ours := From(err)
+	switch info.Code {
+	case codes.OK, codes.Unknown, codes.Unavailable, codes.DeadlineExceeded, codes.Canceled:
+		return ours
+	}
+	return true
 }

@@ -92,7 +92,7 @@ func (e PositionUnknown) GRPCStatus() *status.Status {
 // OutcomeUnknown says that the batch may or may not have been appended.
 type OutcomeUnknown struct{}
 
-func (OutcomeUnknown) Error() string { return "the outcome is unknown; it may have been appended" }
+func (OutcomeUnknown) Error() string { return "the outcome is unknown; it may have taken effect" }
 
 // GRPCStatus is the value on the wire.
 func (e OutcomeUnknown) GRPCStatus() *status.Status {
@@ -130,6 +130,9 @@ func (e Invalid) GRPCStatus() *status.Status {
 type Overloaded struct {
 	RetryAfter time.Duration
 	Why        string
+	// Limit is the setting of the rate that this principal is past, and empty for
+	// every other limit: with one it is the caller's doing, and not the server's.
+	Limit string
 }
 
 func (e Overloaded) Error() string {
@@ -141,8 +144,11 @@ const anyLimit = "a limit is reached"
 
 // GRPCStatus is the value on the wire, with a RetryInfo.
 func (e Overloaded) GRPCStatus() *status.Status {
-	return build(codes.ResourceExhausted, ReasonOverloaded, e.Error(),
-		map[string]string{KeyRetryAfterMS: strconv.FormatInt(e.RetryAfter.Milliseconds(), 10)},
+	md := map[string]string{KeyRetryAfterMS: strconv.FormatInt(e.RetryAfter.Milliseconds(), 10)}
+	if e.Limit != "" {
+		md[KeyLimit] = e.Limit
+	}
+	return build(codes.ResourceExhausted, ReasonOverloaded, e.Error(), md,
 		&errdetails.RetryInfo{RetryDelay: durationpb.New(e.RetryAfter)})
 }
 
@@ -210,6 +216,27 @@ func (e PermissionDenied) Error() string { return e.Why }
 // GRPCStatus is the value on the wire.
 func (e PermissionDenied) GRPCStatus() *status.Status {
 	return status.New(codes.PermissionDenied, e.Why)
+}
+
+// Precondition says that this cannot be done as things stand, and that another attempt
+// would end likewise. It carries no reason.
+type Precondition struct{ Why string }
+
+func (e Precondition) Error() string { return e.Why }
+
+// GRPCStatus is the value on the wire.
+func (e Precondition) GRPCStatus() *status.Status {
+	return status.New(codes.FailedPrecondition, e.Why)
+}
+
+// Failed says that an operation on the cluster did not work now, and had no effect.
+type Failed struct{ Why string }
+
+func (e Failed) Error() string { return e.Why }
+
+// GRPCStatus is the value on the wire.
+func (e Failed) GRPCStatus() *status.Status {
+	return build(codes.Unavailable, ReasonFailed, e.Error(), nil)
 }
 
 // Corrupt says that data is damaged. It tells the caller nothing more: place

@@ -22,6 +22,7 @@ const (
 	ReasonFenced          Reason = "FENCED"
 	ReasonUnknownProducer Reason = "UNKNOWN_PRODUCER"
 	ReasonResumeFailed    Reason = "RESUME_FAILED"
+	ReasonFailed          Reason = "FAILED" // of administration only
 )
 
 // Keys of the ErrorInfo metadata. Numbers are decimal.
@@ -38,6 +39,7 @@ const (
 	KeyEpoch        = "epoch"          // the producer's current epoch
 	KeyField        = "field"          // the request field that is wrong
 	KeyRetryAfterMS = "retry_after_ms" // milliseconds
+	KeyLimit        = "limit"          // the rate that the caller is past, by the name of its setting
 )
 
 // Retry says what may be done with a produce that ended in an error.
@@ -61,7 +63,7 @@ func RetryOf(r Reason) Retry {
 	switch r {
 	case ReasonNotLeader, ReasonDraining, ReasonNotSent:
 		return RetryElsewhere
-	case ReasonOverloaded:
+	case ReasonOverloaded, ReasonFailed:
 		return RetryLater
 	case ReasonInvalid, ReasonFenced, ReasonUnknownProducer, ReasonSequenceGap,
 		ReasonOutOfRange, ReasonBehind, ReasonPositionUnknown, ReasonResumeFailed:

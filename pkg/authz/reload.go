@@ -3,6 +3,7 @@ package authz
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -34,9 +35,20 @@ func Open(o Options) (*Authorizer, error) {
 			return nil, err
 		}
 		a.loaded, a.seen = src, src
+		a.tellOpen()
 	}
 	a.inForce.Store(first)
 	return a, nil
+}
+
+// tellOpen warns of files that others than their owner may write: whoever can, decides
+// who may do what.
+func (a *Authorizer) tellOpen() {
+	for _, path := range []string{a.files.Policy, a.files.Model} {
+		if info, err := os.Stat(path); path != "" && err == nil && info.Mode().Perm()&0o022 != 0 {
+			a.logger.Warn("others than its owner may write an acl file; chmod go-w it", "file", path, "mode", info.Mode().Perm())
+		}
+	}
 }
 
 func (a *Authorizer) compile(src sources) (*policy, error) {
@@ -68,7 +80,7 @@ func (a *Authorizer) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-tick.C:
-			_ = a.look(false) // it has been told
+			a.look()
 		case <-ctx.Done():
 			return nil
 		}
@@ -78,51 +90,89 @@ func (a *Authorizer) Run(ctx context.Context) error {
 // Reload puts the files in force as they are now, or says why they stay as they
 // were. Without files there is nothing to do.
 func (a *Authorizer) Reload() error {
-	if a.files.Policy == "" {
-		return nil
+	use, err := a.Prepare()
+	if err == nil {
+		use()
 	}
-	return a.look(true)
+	return err
 }
 
-// look compares the files with what is in force. Unless it is an order, files that
-// are other than at the last look are left for the next, and what has failed is
-// tried and told once.
-func (a *Authorizer) look(order bool) error {
+// Prepare is the half of Reload that can fail, which the log has then: use does the
+// rest.
+func (a *Authorizer) Prepare() (use func(), err error) {
+	if a.files.Policy == "" {
+		return func() {}, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	src, p, err := a.read()
+	a.seen = src
+	if err != nil {
+		return nil, a.refuse(src, err)
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.use(src, p)
+	}, nil
+}
+
+// look compares the files with what is in force. Files that are other than at the last
+// look are left for the next, and what has failed is tried and told once.
+func (a *Authorizer) look() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	src, err := a.files.read()
 	settled := src == a.seen
 	a.seen = src
 	switch {
-	case src == a.loaded && !order:
+	case src == a.loaded:
 		a.failed = nil
 		a.metrics.failing.Set(0)
-		return nil
-	case !order && (!settled || a.failed != nil && src == *a.failed):
-		return nil
+		return
+	case !settled || a.failed != nil && src == *a.failed:
+		return
 	}
 	var p *policy
 	if err == nil {
 		p, err = a.compile(src)
 	}
 	if err != nil {
-		a.failed = &src
-		a.metrics.failing.Set(1)
-		a.metrics.reloads.WithLabelValues("failed").Inc()
-		a.logger.Error("the acl files do not load; the rules stay as they were", "err", err)
-		var fe *FileError
-		if errors.As(err, &fe) {
-			return fe
-		}
-		return err
+		_ = a.refuse(src, err) // it has been told
+		return
 	}
+	a.use(src, p)
+}
+
+func (a *Authorizer) read() (sources, *policy, error) {
+	src, err := a.files.read()
+	if err != nil {
+		return src, nil, err
+	}
+	p, err := a.compile(src)
+	return src, p, err
+}
+
+func (a *Authorizer) refuse(src sources, err error) error {
+	a.failed = &src
+	a.metrics.failing.Set(1)
+	a.metrics.reloaded("failed")
+	a.logger.Error("the acl files do not load; the rules stay as they were", "err", err)
+	var fe *FileError
+	if errors.As(err, &fe) {
+		return fe
+	}
+	return err
+}
+
+func (a *Authorizer) use(src sources, p *policy) {
 	a.loaded, a.failed = src, nil
 	a.metrics.failing.Set(0)
-	a.metrics.reloads.WithLabelValues("ok").Inc()
+	a.metrics.reloaded("ok")
 	// First the new rules, then the word that the old are over: who hears it finds
 	// the new ones, and who has missed it finds the channel closed.
 	old := a.inForce.Swap(&version{policy: p, superseded: make(chan struct{})})
 	close(old.superseded)
+	a.tellOpen()
 	a.logger.Info("new acl files are in force", "policy", a.files.Policy, "model", a.files.Model)
-	return nil
 }

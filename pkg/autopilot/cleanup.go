@@ -11,8 +11,11 @@ import (
 )
 
 // cleanup decides which dead servers leave the configuration, while one node leads in
-// one term. A server is dead when gossip saw it fail or leave; one that gossip has
-// merely not seen is not.
+// one term. A server is dead while it does not answer this leader (see silence) and gossip
+// does not see it alive: it has failed or left, or gossip does not know it. Who restarted
+// after a server had died never hears of it, so that gossip alone cannot tell it from one
+// that it has merely not seen yet: that one answers. Nobody is dead for longer than this
+// node leads.
 //
 // A dead voter goes after the grace, and only when others do its part: as many voters
 // are healthy as there were voters when it last was. Where this leader never saw it
@@ -23,6 +26,7 @@ type cleanup struct {
 	grace     time.Duration
 	minQuorum int
 
+	looked time.Time            // the last time; zero: never
 	since  map[string]time.Time // a dead server was first seen dead
 	voters map[string]int       // there were, when the server was last seen healthy
 }
@@ -37,14 +41,29 @@ type server struct {
 	voter, healthy, dead bool
 }
 
-// serversOf is the configuration with what the library found.
-func serversOf(peers []replica.Peer, health map[string]*lib.ServerState) []server {
+// maxUnseen is how long may pass between two looks. When more does, this process
+// stood still: what was dead before may have been alive in between, so that its grace
+// begins again.
+const maxUnseen = 10 * time.Second
+
+// wake is called before a look, and forgets how long servers have been dead when the
+// last look was too long ago.
+func (c *cleanup) wake(now time.Time) {
+	if !c.looked.IsZero() && now.Sub(c.looked) > maxUnseen {
+		clear(c.since)
+	}
+	c.looked = now
+}
+
+// serversOf is the configuration with what the library found. silent is asked for those
+// that gossip has seen fail, or does not know.
+func serversOf(peers []replica.Peer, health map[string]*lib.ServerState, silent func(id string, missed bool) bool) []server {
 	servers := make([]server, 0, len(peers))
 	for _, p := range peers {
 		s := server{id: p.ID, voter: p.Voter}
 		if h := health[p.ID]; h != nil {
 			s.healthy = h.Health.Healthy
-			s.dead = !s.healthy && h.Server.NodeStatus == lib.NodeFailed
+			s.dead = silent(p.ID, !s.healthy && h.Server.NodeStatus != lib.NodeAlive)
 		}
 		servers = append(servers, s)
 	}

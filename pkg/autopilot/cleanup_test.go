@@ -6,7 +6,10 @@ import (
 	"testing"
 	"time"
 
+	lib "github.com/hashicorp/raft-autopilot"
 	"github.com/stretchr/testify/require"
+
+	"github.com/logd-io/logd/pkg/replica"
 )
 
 // look is a moment of a cluster: a letter a server, V a healthy voter, v one that is not,
@@ -39,7 +42,7 @@ func TestWhoIsRemoved(t *testing.T) {
 		"it comes back in time": {
 			{0, "VVV", ""}, {0, "VVdV", ""}, {grace - 1, "VVdV", ""}, {0, "VVvV", ""}, {1, "VVdV", ""}, {grace - 1, "VVdV", ""}, {1, "VVdV", "n3"},
 		},
-		"not seen is not dead":           {{0, "VVV", ""}, {0, "VVvV", ""}, {time.Hour, "VVvV", ""}},
+		"ill is not dead":                {{0, "VVV", ""}, {0, "VVvV", ""}, {time.Hour, "VVvV", ""}},
 		"the replacement is ill":         {{0, "VVV", ""}, {0, "VVdv", ""}, {time.Hour, "VVdv", ""}},
 		"four of five do not suffice":    {{0, "VVVVV", ""}, {0, "VVVVd", ""}, {time.Hour, "VVVVd", ""}},
 		"two of five, one replaced":      {{0, "VVVVV", ""}, {0, "VVVdd", ""}, {time.Hour, "VVVddV", ""}},
@@ -66,6 +69,34 @@ func TestWhoIsRemoved(t *testing.T) {
 	}
 }
 
+// Dead is who is silent, of those that are not healthy and that gossip does not see alive;
+// nobody else is asked.
+func TestWhoIsDead(t *testing.T) {
+	const id = "n1.00000001"
+	for name, tt := range map[string]struct {
+		gossip                lib.NodeStatus
+		healthy, asked, quiet bool
+		dead                  bool
+	}{
+		"failed, and silent":           {gossip: lib.NodeFailed, asked: true, quiet: true, dead: true},
+		"failed, and answers":          {gossip: lib.NodeFailed, asked: true},
+		"gossip does not know it":      {gossip: lib.NodeUnknown, asked: true, quiet: true, dead: true},
+		"gossip has not seen it yet":   {gossip: lib.NodeUnknown, asked: true},
+		"alive in gossip, but silent":  {gossip: lib.NodeAlive, quiet: true},
+		"healthy when it was last met": {gossip: lib.NodeUnknown, healthy: true, quiet: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			health := map[string]*lib.ServerState{id: {Server: lib.Server{NodeStatus: tt.gossip}, Health: lib.ServerHealth{Healthy: tt.healthy}}}
+			servers := serversOf([]replica.Peer{{ID: id, Voter: true}}, health, func(of string, missed bool) bool {
+				require.Equal(t, id, of)
+				require.Equal(t, tt.asked, missed)
+				return missed && tt.quiet
+			})
+			require.Equal(t, []server{{id: id, voter: true, healthy: tt.healthy, dead: tt.dead}}, servers)
+		})
+	}
+}
+
 // What was remembered of a server that is not there any more is forgotten.
 func TestCleanupForgets(t *testing.T) {
 	c := newCleanup(time.Minute, 3)
@@ -75,4 +106,24 @@ func TestCleanupForgets(t *testing.T) {
 	require.Len(t, c.voters, 3)
 	c.look(time.Unix(3, 0), look(".VV"))
 	require.Len(t, c.voters, 2)
+}
+
+// A leader that stood still does not know what happened in between: the grace of those
+// that were dead begins again.
+func TestWhoSleptCountsAnew(t *testing.T) {
+	const grace = time.Minute
+	c, now := newCleanup(grace, 3), time.Unix(1, 0)
+	step := func(d time.Duration) []string {
+		now = now.Add(d)
+		c.wake(now)
+		return c.look(now, look("VVVd"))
+	}
+	for range 50 {
+		require.Empty(t, step(time.Second))
+	}
+	require.Empty(t, step(time.Hour))
+	for range 59 {
+		require.Empty(t, step(time.Second))
+	}
+	require.Equal(t, []string{"n4"}, step(time.Second))
 }

@@ -3,6 +3,7 @@ package autopilot
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	lib "github.com/hashicorp/raft-autopilot"
@@ -14,6 +15,7 @@ import (
 // delegate is how the library sees this cluster.
 type delegate struct {
 	cfg    Config
+	stable *stability
 	states chan *lib.State // room for one: the newest that nobody has looked at
 }
 
@@ -30,6 +32,7 @@ func (d *delegate) AutopilotConfig() *lib.Config {
 
 // NotifyState passes on what the library found. It is called by one goroutine.
 func (d *delegate) NotifyState(st *lib.State) {
+	d.stable.note(time.Now(), st)
 	select {
 	case <-d.states:
 	default:

@@ -115,14 +115,17 @@ func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer p.state.Store(nil)
-	d := &delegate{cfg: p.cfg, states: make(chan *lib.State, 1)}
+	d := &delegate{cfg: p.cfg, stable: newStability(p.cfg.Stabilization), states: make(chan *lib.State, 1)}
 	ap := lib.New(r, d,
 		lib.WithLogger(p.cfg.Logger),
 		lib.WithUpdateInterval(p.cfg.Update),
 		lib.WithReconcileInterval(p.cfg.Reconcile),
+		lib.WithPromoter(d.stable),
 	)
 	ap.Start(ctx)
 	dead := newCleanup(p.cfg.Grace, p.cfg.MinQuorum)
+	quiet := newSilence(p.cfg.Stats)
+	defer func() { cancel(); quiet.wait() }()
 	for {
 		changed := p.cfg.Replica.Changes()
 		if v := p.cfg.Replica.View(); !v.IsLeader || v.Term != term {
@@ -132,7 +135,7 @@ func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 		case <-changed:
 			continue
 		case st := <-d.states:
-			p.clean(ctx, dead, st)
+			p.clean(ctx, d, dead, quiet, st)
 			continue
 		case <-ctx.Done():
 		}
@@ -142,20 +145,39 @@ func (p *Pilot) lead(ctx context.Context, r *raft.Raft, term uint64) {
 }
 
 // clean notes what the library found, and removes who has been dead for too long.
-func (p *Pilot) clean(ctx context.Context, dead *cleanup, st *lib.State) {
+func (p *Pilot) clean(ctx context.Context, d *delegate, dead *cleanup, quiet *silence, st *lib.State) {
 	now, peers := time.Now(), p.cfg.Replica.View().Peers
-	remove := dead.look(now, serversOf(peers, healthOf(st)))
-	p.state.Store(stateOf(now, peers, st, dead))
+	dead.wake(now)
+	servers := serversOf(peers, healthOf(st), func(id string, missed bool) bool {
+		if !missed {
+			quiet.forget(id)
+			return false
+		}
+		return quiet.of(ctx, id)
+	})
+	remove := dead.look(now, servers)
+	p.state.Store(stateOf(now, peers, st, d.stable, dead))
 	if p.cfg.KeepDead {
 		return
 	}
 	for _, id := range remove {
-		p.cfg.Logger.Warn("a dead server leaves the configuration", "node", id, "dead_for", time.Since(dead.since[id]).Round(time.Second))
+		p.cfg.Logger.Warn("a dead server leaves the configuration: gossip does not see it alive and it has not answered for longer than dead_server_grace, and others do its part",
+			"node", id, "dead_for", time.Since(dead.since[id]).Round(time.Second), "grace", p.cfg.Grace,
+			"healthy_voters", healthyVoters(servers), "min_quorum", p.cfg.MinQuorum)
 		if err := p.cfg.Replica.RemovePeer(ctx, id); err != nil {
 			p.cfg.Logger.Error("a dead server could not be removed", "node", id, "err", err)
 			return
 		}
 	}
+}
+
+func healthyVoters(servers []server) (n int) {
+	for _, s := range servers {
+		if s.voter && s.healthy {
+			n++
+		}
+	}
+	return n
 }
 
 func healthOf(st *lib.State) map[string]*lib.ServerState {

@@ -34,7 +34,7 @@ type Server struct {
 // State is what this node found when it looked last, or nil while it does not lead.
 func (p *Pilot) State() *State { return p.state.Load() }
 
-func stateOf(now time.Time, peers []replica.Peer, st *lib.State, dead *cleanup) *State {
+func stateOf(now time.Time, peers []replica.Peer, st *lib.State, stable *stability, dead *cleanup) *State {
 	out := &State{Healthy: st.Healthy, FailureTolerance: st.FailureTolerance}
 	health := healthOf(st)
 	for _, p := range peers {
@@ -42,8 +42,10 @@ func stateOf(now time.Time, peers []replica.Peer, st *lib.State, dead *cleanup) 
 		if h := health[p.ID]; h != nil {
 			s.Leader = h.State == lib.RaftLeader
 			s.Gossip = string(h.Server.NodeStatus)
-			s.Healthy, s.Stable = h.Health.Healthy, now.Sub(h.Health.StableSince)
-			s.LastContact, s.LastIndex, s.LastTerm = h.Stats.LastContact, h.Stats.LastIndex, h.Stats.LastTerm
+			s.Healthy, s.Stable = h.Health.Healthy, stable.of(now, p.ID)
+			if h.Stats != (lib.ServerStats{}) { // which the library has of one that never answered
+				s.LastContact, s.LastIndex, s.LastTerm = h.Stats.LastContact, h.Stats.LastIndex, h.Stats.LastTerm
+			}
 		}
 		if since, ok := dead.since[p.ID]; ok {
 			s.Dead = max(now.Sub(since), 1)

@@ -52,13 +52,20 @@ type Config struct {
 	Replica Replica
 	Peers   Peers
 	Asker   Asker
+	// Unheard returns addresses where other nodes may be and nobody has answered yet. A
+	// node that begins alone waits until there are none, since nobody else's promise
+	// could keep it from beginning a second cluster. nil: there are none.
+	Unheard func() []string
 	// Bound returns the uuid this node is bound to, "" for none; nil: always "".
 	Bound func() string
 
-	Retry   time.Duration // between rounds of asking; 0: 500 ms
-	Settle  time.Duration // how long too many candidates may be seen; 0: 10 s
+	Retry   time.Duration // between rounds of asking; 0: 500 ms. Ten times that after a refusal
+	Settle  time.Duration // how long too many candidates may be seen before that is said; 0: 10 s
 	NewUUID func() string // nil: random
-	Logger  hclog.Logger  // nil: quiet
+	// Say is told what Run waits for, whenever that changes, for readiness. It must
+	// not block. nil: nobody is told.
+	Say    func(what string)
+	Logger hclog.Logger // nil: quiet
 }
 
 // Bootstrap is one node's part in beginning a cluster.
@@ -67,12 +74,17 @@ type Bootstrap struct {
 	log hclog.Logger
 	// Held while a promise is checked and made, so that what was checked holds.
 	granting sync.Mutex
+	told     string // the last that was said; Run's only
+	pace     Pace   // of the log; Run's only
 }
 
 // New returns a Bootstrap. Grant may be called from then on.
 func New(cfg Config) *Bootstrap {
 	if cfg.Bound == nil {
 		cfg.Bound = func() string { return "" }
+	}
+	if cfg.Unheard == nil {
+		cfg.Unheard = func() []string { return nil }
 	}
 	if cfg.Retry <= 0 {
 		cfg.Retry = 500 * time.Millisecond
@@ -83,6 +95,9 @@ func New(cfg Config) *Bootstrap {
 	}
 	if cfg.NewUUID == nil {
 		cfg.NewUUID = uuid.NewString
+	}
+	if cfg.Say == nil {
+		cfg.Say = func(string) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = hclog.NewNullLogger()
@@ -131,70 +146,91 @@ func (b *Bootstrap) Grant(_ context.Context, cluster, initiator string, servers 
 // Run takes this node to where it has Raft state, and then returns nil: by
 // bootstrapping it, or by waiting for the one that does. A node that was bound to
 // a cluster otherwise, or expects nobody, needs no bootstrap; for it, too, Run
-// returns nil. It stops
-// with *TooManyError, *PeerStateError, *ExpectError or *RefusedError when an
-// operator has to decide, and with context.Cause when ctx ends.
+// returns nil. It returns *PeerStateError when there are nodes with state, which
+// this one can only join, and context.Cause when ctx ends.
+//
+// Where an operator has to decide (too many candidates, different numbers, a
+// refused promise) it says so and goes on looking: one node that was set up wrongly
+// ends no other, and when it has been mended nobody has to be started again.
 func (b *Bootstrap) Run(ctx context.Context) error {
 	if b.cfg.Expect <= 0 {
 		return nil
 	}
 	retry := time.NewTimer(b.cfg.Retry)
 	defer retry.Stop()
-	var crowded time.Time   // since when there are too many; zero: there are not
-	var granted []string    // who has promised us, in this life
-	var waitingFor []string // the last told
+	var crowded time.Time // since when there are too many; zero: there are not
+	var granted []string  // who has promised us, in this life
 	for {
 		peers, raft := b.cfg.Peers.Changes(), b.cfg.Replica.Changes()
 		if b.cfg.Replica.HasState() {
 			return nil
 		}
+		pause := b.cfg.Retry
 		p, promised := b.cfg.Store.Promised()
 		switch {
 		case promised && p.Initiator == b.cfg.ID:
-			var err error
-			if granted, err = b.ask(ctx, p, granted); err != nil {
-				return err
+			var refused error
+			granted, refused = b.ask(ctx, p, granted)
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
 			}
 			if len(granted) == len(p.Servers)-1 {
 				return b.carryOut(ctx, p)
 			}
+			if refused != nil {
+				b.warn(fmt.Sprintf("%v; this node has promised itself to %s", refused, p))
+				pause *= 10
+				// Only time and operators change a refusal, gossip does not.
+				peers = nil
+				break
+			}
+			b.say(b.lacking(p, granted))
 		case promised:
 			// A crash may have come between the promise and this.
 			if err := b.cfg.Replica.Bind(p.Cluster); err != nil {
 				return err
 			}
+			b.say(fmt.Sprintf("promised to %s; waiting for it to begin. If %s will never come back, %s", p, p.Initiator, forgetting(p)))
 		case b.cfg.Bound() != "":
 			return nil
 		default:
+			unheard := b.cfg.Unheard() // before the peers: who has answered is among them
 			servers, err := decide(b.cfg.ID, b.cfg.Expect, b.cfg.Peers.Peers())
+			var exists *PeerStateError
 			var many *TooManyError
-			if errors.As(err, &many) {
+			switch {
+			case errors.As(err, &exists):
+				return err
+			case errors.As(err, &many):
 				// One of them may have died, and gossip not know it yet.
 				if crowded.IsZero() {
 					crowded = time.Now()
 				}
-				if time.Since(crowded) < b.cfg.Settle {
-					break
+				if time.Since(crowded) >= b.cfg.Settle {
+					b.warn(err.Error())
 				}
-			}
-			if err != nil {
-				return err
-			}
-			crowded = time.Time{}
-			switch {
+			case err != nil:
+				b.warn(err.Error())
 			case len(servers) < b.cfg.Expect:
-				if !slices.Equal(servers, waitingFor) {
-					b.log.Info("waiting for nodes to bootstrap with", "node", b.cfg.ID, "expect", b.cfg.Expect, "here", servers)
-					waitingFor = servers
-				}
+				b.say(fmt.Sprintf("waiting for nodes to begin a cluster with: bootstrap_expect is %d, and %d without state are here (%s)",
+					b.cfg.Expect, len(servers), strings.Join(servers, ", ")))
+			case b.cfg.Expect == 1 && len(unheard) > 0:
+				b.warn(fmt.Sprintf("bootstrap_expect is 1, and nobody has answered yet at %s: a cluster that is there must not get a second beside it. "+
+					"If there are no nodes there yet, take them out of retry_join until there are", strings.Join(unheard, ", ")))
 			case servers[0] == b.cfg.ID:
 				if err := b.initiate(servers); err != nil {
 					return err
 				}
 				continue // with the promise that was made, or came in between
+			default:
+				b.say(fmt.Sprintf("all of bootstrap_expect are here (%s); waiting for %s to ask for this node's promise",
+					strings.Join(servers, ", "), servers[0]))
+			}
+			if many == nil {
+				crowded = time.Time{}
 			}
 		}
-		retry.Reset(b.cfg.Retry)
+		retry.Reset(pause)
 		select {
 		case <-peers:
 		case <-raft:
@@ -203,6 +239,40 @@ func (b *Bootstrap) Run(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// say tells what this node waits for: in the log now and then again.
+func (b *Bootstrap) say(what string) { b.tell(hclog.Info, what) }
+
+// warn is say for what only an operator can change.
+func (b *Bootstrap) warn(what string) { b.tell(hclog.Warn, what) }
+
+func (b *Bootstrap) tell(level hclog.Level, what string) {
+	if b.told != what {
+		b.told = what
+		b.cfg.Say(what)
+	}
+	if b.pace.Due(what) {
+		b.log.Log(level, "no cluster yet", "node", b.cfg.ID, "why", what)
+	}
+}
+
+// lacking says whose promise is missing, and of those who has come back without
+// what it had: it can not promise under an id that it lost.
+func (b *Bootstrap) lacking(p Promise, granted []string) string {
+	var missing []string
+	for _, id := range p.Servers {
+		if id != b.cfg.ID && !slices.Contains(granted, id) {
+			missing = append(missing, id)
+		}
+	}
+	return fmt.Sprintf("initiated %s; waiting for the promise of %s. If one of them will never come back (its data is gone), %s",
+		p, strings.Join(missing, ", "), forgetting(p))
+}
+
+// forgetting is how operators get rid of a cluster that cannot come to be.
+func forgetting(p Promise) string {
+	return fmt.Sprintf("stop all of %s, run 'logd bootstrap forget' on each, and start them again", strings.Join(p.Servers, ", "))
 }
 
 // decide returns the candidates, ascending: this node and the others that could
@@ -267,7 +337,7 @@ func (b *Bootstrap) ask(ctx context.Context, p Promise, granted []string) ([]str
 		asked++
 		go func() { answers <- answer{id, b.cfg.Asker.Promise(ctx, id, p)} }()
 	}
-	var refused error
+	var refusals []*RefusedError
 	for range asked {
 		a := <-answers
 		var no *RefusedError
@@ -275,13 +345,16 @@ func (b *Bootstrap) ask(ctx context.Context, p Promise, granted []string) ([]str
 		case a.err == nil:
 			granted = append(granted, a.id)
 		case errors.As(a.err, &no):
-			refused = errors.Join(refused, no)
+			refusals = append(refusals, no)
 		default:
 			b.log.Debug("no answer about the promise yet", "peer", a.id, "err", a.err)
 		}
 	}
-	if ctx.Err() != nil {
-		return granted, context.Cause(ctx)
+	// In one order, so that the same is said once.
+	slices.SortFunc(refusals, func(a, b *RefusedError) int { return strings.Compare(a.Peer, b.Peer) })
+	var refused error
+	for _, no := range refusals {
+		refused = errors.Join(refused, no)
 	}
 	return granted, refused
 }

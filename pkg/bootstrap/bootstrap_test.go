@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -228,31 +229,139 @@ func TestGrantRefuses(t *testing.T) {
 	})
 }
 
-func TestRunStopsAndSaysSo(t *testing.T) {
-	var (
-		many    *bootstrap.TooManyError
-		state   *bootstrap.PeerStateError
-		expect  *bootstrap.ExpectError
-		refused *bootstrap.RefusedError
-	)
+// What only an operator can mend is said, and ends nothing: it may be mended.
+func TestRunSaysWhatItWaitsFor(t *testing.T) {
+	refusing := asker(func(id string, _ bootstrap.Promise) error {
+		if id == "c" {
+			return &bootstrap.RefusedError{Peer: id, Err: &bootstrap.PromisedError{To: promise(u2, "0", "c", "d")}}
+		}
+		return nil
+	})
+	silent := asker(func(id string, _ bootstrap.Promise) error {
+		if id == "c" {
+			return errors.New("no route")
+		}
+		return nil
+	})
+	all := []bootstrap.Peer{candidate("b"), candidate("c")}
+	for name, tc := range map[string]struct {
+		id     string
+		peers  []bootstrap.Peer
+		asker  bootstrap.Asker
+		before func(*testing.T, *bootstrap.Config)
+		says   []string
+	}{
+		"one missing": {id: "a", peers: []bootstrap.Peer{candidate("b")},
+			says: []string{"bootstrap_expect is 3", "2 without state", "a, b"}},
+		"not the first": {id: "b", peers: []bootstrap.Peer{candidate("a"), candidate("c")},
+			says: []string{"all of bootstrap_expect are here", "waiting for a to ask"}},
+		"too many": {id: "a", peers: []bootstrap.Peer{candidate("b"), candidate("c"), candidate("d")},
+			says: []string{"bootstrap_expect is 3", "4 nodes", "a, b, c, d"}},
+		"told another number": {id: "a", peers: []bootstrap.Peer{candidate("b"), {ID: "c", Expect: 5, Alive: true}},
+			says: []string{"bootstrap_expect is 5 on c", "3 here"}},
+		"a promise missing": {id: "a", peers: all, asker: silent,
+			says: []string{"the promise of c", "stop all of a, b, c", "bootstrap forget"}},
+		"a refused promise": {id: "a", peers: all, asker: refusing,
+			says: []string{"c refused", u2, "bootstrap forget", "promised itself to cluster " + u1}},
+		"promised": {id: "b", before: func(t *testing.T, c *bootstrap.Config) {
+			require.NoError(t, c.Store.Make(promise(u1, "a", "b", "c")))
+		}, says: []string{u1, "waiting for it to begin", "If a will never come back", "stop all of a, b, c", "bootstrap forget"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cfg, r := begin(t, tc.id, tc.peers...)
+			if tc.asker != nil {
+				cfg.Asker = tc.asker
+			}
+			if tc.before != nil {
+				tc.before(t, &cfg)
+			}
+			said := make(chan string, 64)
+			cfg.Say = func(what string) { said <- what }
+			ctx, cancel := context.WithCancelCause(testutil.Context(t, time.Minute))
+			ended := make(chan error, 1)
+			go func() { ended <- bootstrap.New(cfg).Run(ctx) }()
+			got := <-said
+			for _, part := range tc.says {
+				require.Contains(t, got, part)
+			}
+			require.Empty(t, ended)
+			require.False(t, r.HasState())
+			why := errors.New("enough")
+			cancel(why)
+			require.ErrorIs(t, <-ended, why)
+			require.Empty(t, said, "the same is said once")
+		})
+	}
+}
+
+// changingPeers is gossip that a test changes.
+type changingPeers struct {
+	mu      sync.Mutex
+	peers   []bootstrap.Peer
+	changed chan struct{}
+}
+
+func (p *changingPeers) Peers() []bootstrap.Peer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.peers
+}
+
+func (p *changingPeers) Changes() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
+}
+
+func (p *changingPeers) set(peers ...bootstrap.Peer) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.peers = peers
+	close(p.changed)
+	p.changed = make(chan struct{})
+}
+
+// When what was wrong has been mended, nobody has to start anything again.
+func TestRunGoesOnWhenItIsMended(t *testing.T) {
+	gossip := &changingPeers{changed: make(chan struct{})}
+	cfg, r := begin(t, "a")
+	cfg.Peers = gossip
+	said := make(chan string, 64)
+	cfg.Say = func(what string) { said <- what }
+	var refused sync.Once
+	cfg.Asker = asker(func(id string, _ bootstrap.Promise) (err error) {
+		refused.Do(func() { err = &bootstrap.RefusedError{Peer: id, Err: errors.New("not yet")} })
+		return err
+	})
+	ended := make(chan error, 1)
+	ctx := testutil.Context(t, time.Minute)
+	go func() { ended <- bootstrap.New(cfg).Run(ctx) }()
+	require.Contains(t, <-said, "1 without state")
+	gossip.set(candidate("b"), bootstrap.Peer{ID: "c", Expect: 5, Alive: true})
+	require.Contains(t, <-said, "bootstrap_expect is 5 on c")
+	gossip.set(candidate("b"), candidate("c"), candidate("d"))
+	require.Contains(t, <-said, "4 nodes without state")
+	gossip.set(candidate("b"), candidate("c"))
+	require.Contains(t, <-said, "not yet")
+	require.NoError(t, <-ended)
+	require.Equal(t, []string{"a", "b", "c"}, r.servers)
+}
+
+func TestRunEnds(t *testing.T) {
 	for name, tc := range map[string]struct {
 		peers []bootstrap.Peer
-		as    any
 		says  []string
 	}{
-		"too many": {[]bootstrap.Peer{candidate("b"), candidate("c"), candidate("d")}, &many,
-			[]string{"bootstrap_expect is 3", "4 nodes", "a, b, c, d"}},
-		"a peer with state": {[]bootstrap.Peer{candidate("b"), {ID: "c", Expect: 3, HasState: true, Cluster: u2, Alive: true}}, &state,
+		"a peer with state": {[]bootstrap.Peer{candidate("b"), {ID: "c", Expect: 3, HasState: true, Cluster: u2, Alive: true}},
 			[]string{"c", u2, "only join"}},
-		"a dead peer with state": {[]bootstrap.Peer{candidate("b"), candidate("c"), {ID: "d", HasState: true}}, &state,
+		"a dead peer with state": {[]bootstrap.Peer{candidate("b"), candidate("c"), {ID: "d", HasState: true}},
 			[]string{"d"}},
-		"told another number": {[]bootstrap.Peer{candidate("b"), {ID: "c", Expect: 5, Alive: true}}, &expect,
-			[]string{"bootstrap_expect is 5 on c", "3 here"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg, r := begin(t, "a", tc.peers...)
 			err := run(t, cfg)
-			require.ErrorAs(t, err, tc.as)
+			var state *bootstrap.PeerStateError
+			require.ErrorAs(t, err, &state)
 			for _, part := range tc.says {
 				require.ErrorContains(t, err, part)
 			}
@@ -261,22 +370,6 @@ func TestRunStopsAndSaysSo(t *testing.T) {
 			require.False(t, ok)
 		})
 	}
-	t.Run("a refused promise", func(t *testing.T) {
-		cfg, r := begin(t, "a", candidate("b"), candidate("c"))
-		why := &bootstrap.PromisedError{To: promise(u2, "0", "c", "d")}
-		cfg.Asker = asker(func(id string, _ bootstrap.Promise) error {
-			if id == "c" {
-				return &bootstrap.RefusedError{Peer: id, Err: why}
-			}
-			return nil
-		})
-		err := run(t, cfg)
-		require.ErrorAs(t, err, &refused)
-		require.Equal(t, "c", refused.Peer)
-		require.ErrorIs(t, err, why)
-		require.ErrorContains(t, err, u2)
-		require.False(t, r.HasState())
-	})
 	t.Run("its context", func(t *testing.T) {
 		cfg, _ := begin(t, "a")
 		ctx, cancel := context.WithCancelCause(t.Context())
@@ -292,5 +385,36 @@ func TestRunStopsAndSaysSo(t *testing.T) {
 		require.NoError(t, err)
 		require.ErrorContains(t, run(t, cfg), "no disk today")
 		require.False(t, r.HasState())
+	})
+}
+
+// A node that is to begin alone has nobody whose promise could keep it from beginning a
+// second cluster. So it first hears from everybody it was told of.
+func TestWhoBeginsAloneHearsFromAllFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRaft()
+		store, err := bootstrap.Open(newFS(t), dir)
+		require.NoError(t, err)
+		var mu sync.Mutex
+		unheard, said := []string{"node2:8401"}, ""
+		b := bootstrap.New(bootstrap.Config{
+			ID: "n1", Expect: 1, Store: store, Replica: r, Peers: fixedPeers{{ID: "n1", Expect: 1, Alive: true}},
+			Unheard: func() []string {
+				mu.Lock()
+				defer mu.Unlock()
+				return unheard
+			},
+			Say: func(what string) { said = what },
+		})
+		done := make(chan error, 1) // 1: Run's result
+		go func() { done <- b.Run(t.Context()) }()
+		time.Sleep(time.Hour)
+		require.False(t, r.HasState())
+		require.Contains(t, said, "node2:8401")
+		mu.Lock()
+		unheard = nil
+		mu.Unlock()
+		require.NoError(t, <-done)
+		require.Equal(t, []string{"n1"}, r.servers)
 	})
 }

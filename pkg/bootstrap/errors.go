@@ -67,7 +67,7 @@ func (e *ExpectError) Error() string {
 		"and none on those that join later", e.Expect, e.ID, e.Wanted)
 }
 
-// TooManyError ends Run: no one can say which of the candidates are meant.
+// TooManyError keeps Run waiting: no one can say which of the candidates are meant.
 type TooManyError struct {
 	Expect     int
 	Candidates []string
@@ -81,7 +81,7 @@ func (e *TooManyError) Error() string {
 
 // RefusedError is a node's answer that it does not promise. An Asker returns it
 // when the node said so; every other error means that the node must be asked
-// again. It ends Run.
+// again. Run goes on asking, slowly.
 type RefusedError struct {
 	Peer string
 	Err  error // the peer's reason

@@ -10,6 +10,7 @@ import (
 type metrics struct {
 	notAfter *prometheus.GaugeVec   // by certificate
 	reloads  *prometheus.CounterVec // by result
+	last     *prometheus.GaugeVec   // by result
 }
 
 // newMetrics registers with reg; nil keeps the handles private.
@@ -25,18 +26,29 @@ func newMetrics(setting string, reg prometheus.Registerer) (*metrics, error) {
 			Help: "Changes of the certificate files that were taken, or not.",
 		}, []string{"result"}),
 	}
+	m.last = prometheus.NewGaugeVec(prometheus.GaugeOpts{
+		Namespace: "logd", Subsystem: "tls", Name: "last_reload_timestamp_seconds", ConstLabels: labels,
+		Help: "When the certificate files were last read again with that result, in seconds since 1970; 0: never.",
+	}, []string{"result"})
 	for _, result := range []string{"loaded", "failed"} {
 		m.reloads.WithLabelValues(result)
+		m.last.WithLabelValues(result)
 	}
 	if reg == nil {
 		return m, nil
 	}
-	for _, c := range []prometheus.Collector{m.notAfter, m.reloads} {
+	for _, c := range []prometheus.Collector{m.notAfter, m.reloads, m.last} {
 		if err := reg.Register(c); err != nil {
 			return nil, fmt.Errorf("register metrics: %w", err)
 		}
 	}
 	return m, nil
+}
+
+// reloaded notes how a reload ended.
+func (m *metrics) reloaded(result string) {
+	m.reloads.WithLabelValues(result).Inc()
+	m.last.WithLabelValues(result).SetToCurrentTime()
 }
 
 func (m *metrics) show(leaf, ca *x509.Certificate) {

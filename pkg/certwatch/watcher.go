@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/logd-io/logd/pkg/internal/events"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -28,6 +30,7 @@ type Config struct {
 
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: not exported
+	Events     *events.Log           // what has happened, for people; may be nil
 }
 
 // Watcher reloads one source.
@@ -35,19 +38,19 @@ type Watcher struct {
 	src     *tlsconf.Source
 	setting string
 	log     hclog.Logger
+	events  *events.Log
 	metrics *metrics
-	asked   chan struct{} // one token: reload now
 
-	// Of Run alone.
-	tried  digest    // the files at the last attempt to load them
-	seen   digest    // the files at the last look
-	failed bool      // the last attempt did
-	warned time.Time // when it was last said that the certificates end soon
+	mu     sync.Mutex // for all below
+	tried  digest     // the files at the last attempt to load them
+	seen   digest     // the files at the last look
+	failed bool       // the last attempt did
+	warned time.Time  // when it was last said that the certificates end soon
 }
 
 // New makes a watcher of a source that has just been loaded.
 func New(cfg Config) (*Watcher, error) {
-	w := &Watcher{src: cfg.Source, setting: cfg.Setting, log: cfg.Logger, asked: make(chan struct{}, 1)}
+	w := &Watcher{src: cfg.Source, setting: cfg.Setting, log: cfg.Logger, events: cfg.Events}
 	if w.log == nil {
 		w.log = hclog.NewNullLogger()
 	}
@@ -63,26 +66,38 @@ func New(cfg Config) (*Watcher, error) {
 	return w, nil
 }
 
-// Reload has Run load the files at once, changed or not. It returns before that.
-func (w *Watcher) Reload() {
-	select {
-	case w.asked <- struct{}{}:
-	default:
+// Prepare loads the files, changed or not, for use to put them in use. What came of
+// it is logged.
+func (w *Watcher) Prepare() (use func(), err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	files := look(w.src.Files())
+	take, err := w.src.Prepare()
+	if err != nil {
+		w.refuse(files, err, true)
+		return nil, err
 	}
+	return func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.take(files, take)
+	}, nil
 }
 
 // Run reloads until ctx ends, and then returns nil. It is called once.
 func (w *Watcher) Run(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	w.mu.Lock()
 	w.warn()
+	w.mu.Unlock()
 	for {
 		select {
 		case <-tick.C:
+			w.mu.Lock()
 			w.look()
 			w.warn()
-		case <-w.asked:
-			w.load(look(w.src.Files()), true)
+			w.mu.Unlock()
 		case <-ctx.Done():
 			return nil
 		}
@@ -107,21 +122,32 @@ func (w *Watcher) look() {
 
 // load loads the files, and says and counts it when it fails if told to.
 func (w *Watcher) load(files digest, tell bool) {
-	w.tried = files
-	err := w.src.Reload()
-	w.failed = err != nil
+	use, err := w.src.Prepare()
 	if err != nil {
-		if tell {
-			w.metrics.reloads.WithLabelValues("failed").Inc()
-			w.log.Error("certificates kept as they were", "setting", w.setting, "err", err)
-		}
+		w.refuse(files, err, tell)
 		return
 	}
-	w.metrics.reloads.WithLabelValues("loaded").Inc()
+	w.take(files, use)
+}
+
+func (w *Watcher) refuse(files digest, err error, tell bool) {
+	w.tried, w.failed = files, true
+	if tell {
+		w.metrics.reloaded("failed")
+		w.log.Error("certificates kept as they were", "setting", w.setting, "err", err)
+		w.events.Addf("certificates", events.Error, "", "%s: the new certificates cannot be used, the old ones stay: %v", w.setting, err)
+	}
+}
+
+func (w *Watcher) take(files digest, use func()) {
+	use()
+	w.tried, w.failed = files, false
+	w.metrics.reloaded("loaded")
 	leaf, ca := w.src.Certificates()
 	w.metrics.show(leaf, ca)
 	w.log.Info("certificates reloaded", "setting", w.setting, "identity", w.src.Identity(),
 		"not_after", leaf.NotAfter.UTC().Format(time.RFC3339), "ca_not_after", ca.NotAfter.UTC().Format(time.RFC3339))
+	w.events.Addf("certificates", events.Info, "", "%s: certificates were read again; they end on %s", w.setting, leaf.NotAfter.UTC().Format(time.DateOnly))
 	w.warned = time.Time{}
 	w.warn()
 }
@@ -138,11 +164,13 @@ func (w *Watcher) warn() {
 		w.warned = now
 		w.log.Warn("the certificate ends soon; replace the file", "setting", w.setting,
 			"file", files.Cert, "not_after", leaf.NotAfter.UTC().Format(time.RFC3339))
+		w.events.Addf("certificate_ends", events.Warning, "", "%s: the certificate ends on %s", w.setting, leaf.NotAfter.UTC().Format(time.DateTime))
 	}
 	if tlsconf.EndsSoon(ca, now) {
 		w.warned = now
 		w.log.Warn("the CA ends soon, and all its certificates with it; rotate it", "setting", w.setting,
 			"file", files.CA, "not_after", ca.NotAfter.UTC().Format(time.RFC3339))
+		w.events.Addf("ca_ends", events.Warning, "", "%s: the CA, and all its certificates with it, ends on %s", w.setting, ca.NotAfter.UTC().Format(time.DateTime))
 	}
 }
 

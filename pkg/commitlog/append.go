@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/logd-io/logd/pkg/vfs"
 )
@@ -55,6 +56,7 @@ func (l *Log) append(entries []Entry) error {
 	if err := l.reserve(entries); err != nil {
 		return err
 	}
+	begin := time.Now()
 	end, err := l.write(prev, entries)
 	if err != nil {
 		return err
@@ -74,6 +76,7 @@ func (l *Log) append(entries []Entry) error {
 	}
 	l.last = tail{end.index, end.term}
 	l.mu.Unlock()
+	l.metrics.append.Observe(time.Since(begin).Seconds())
 	l.metrics.entries.Add(float64(len(entries)))
 	if cap(l.buf) > maxKeptBuffer {
 		l.buf = nil

@@ -103,6 +103,27 @@ func (l *Log) OffsetWithin(bytes int64) uint64 {
 	return max(visible, lowest)
 }
 
+// BytesBelow returns what the segments take on the disk that would go if off were the
+// lowest offset: those without a record from off on, but for the newest. It is 0 when
+// that cannot be told.
+func (l *Log) BytesBelow(off uint64) (bytes int64) {
+	l.mu.RLock()
+	segments, visible := l.segments, l.visible
+	l.mu.RUnlock()
+	kept := uint64(math.MaxUint64) // the entry that off is in
+	if off < visible {
+		found, err := l.lookup(off, 1, nil)
+		if err != nil {
+			return 0
+		}
+		kept = found[0].Index
+	}
+	for i := 0; i+1 < len(segments) && segments[i+1].first <= kept; i++ {
+		bytes += segments[i].length()
+	}
+	return bytes
+}
+
 // firstOf returns the first record of a sealed file; false when it was closed
 // meanwhile or is damaged.
 func (l *Log) firstOf(f *offsetFile) (batch, bool) {

@@ -75,6 +75,7 @@ type Log struct {
 	applied    atomic.Uint64 // see Applied
 	failed     atomic.Pointer[FatalError]
 	lastSync   atomic.Int64 // ns
+	slowSyncs  atomic.Uint64
 	spareReady atomic.Bool  // the next segment is preallocated
 	spareBytes atomic.Int64 // of spares
 }
@@ -205,6 +206,9 @@ func (l *Log) syncFile(f vfs.File, path string) error {
 	}
 	took := time.Since(begin)
 	l.lastSync.Store(int64(took))
+	if took >= SlowSync {
+		l.slowSyncs.Add(1)
+	}
 	l.metrics.sync.Observe(took.Seconds())
 	return nil
 }
@@ -268,6 +272,7 @@ func (l *Log) Stats() Stats {
 		OffsetBatches: uint64(len(l.recent)),
 		Spare:         l.spareReady.Load(),
 		LastSync:      time.Duration(l.lastSync.Load()),
+		SlowSyncs:     l.slowSyncs.Load(),
 	}
 	for _, f := range l.sealed {
 		s.OffsetBatches += uint64(f.count)

@@ -12,6 +12,7 @@ type metrics struct {
 	entries        prometheus.Counter
 	bytes          prometheus.Counter
 	sync           prometheus.Histogram
+	append         prometheus.Histogram
 	segments       prometheus.Gauge
 	noSpace        prometheus.Counter
 	hits           prometheus.Counter
@@ -45,6 +46,11 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 			Help:    "Time one fdatasync of a segment took.",
 			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16), // 0.1 ms to 3.3 s
 		}),
+		append: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Namespace: "logd", Subsystem: "commitlog", Name: "append_seconds",
+			Help:    "Time one append of entries took, written and synced.",
+			Buckets: prometheus.ExponentialBuckets(0.0001, 2, 16),
+		}),
 	}
 	if r == nil {
 		return m, nil
@@ -63,6 +69,7 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	m.scrubBytes, err = register(r, m.scrubBytes, err)
 	m.scrubPasses, err = register(r, m.scrubPasses, err)
 	m.sync, err = register(r, m.sync, err)
+	m.append, err = register(r, m.append, err)
 	return m, err
 }
 

@@ -138,7 +138,7 @@ func TestFailedSweepIsFatal(t *testing.T) {
 	require.ErrorAs(t, l.Append(entries(61, 61, 1, 1)), &fatal)
 }
 
-// OffsetWithin agrees with a count of the files, wherever batches and segments
+// OffsetWithin and BytesBelow agree with a count of the files, wherever batches and segments
 // begin.
 func TestOffsetWithin(t *testing.T) {
 	seed := rand.Uint64()
@@ -149,6 +149,7 @@ func TestOffsetWithin(t *testing.T) {
 		l := open(t, small(fs))
 		require.Zero(t, l.OffsetWithin(1))
 		index := map[uint64]uint64{} // entry → its first offset
+		entry := map[uint64]uint64{} // first offset → the entry with the record
 		next, at := uint64(1), uint64(0)
 		for range 5 + rng.IntN(60) {
 			es := entries(next, next+uint64(rng.IntN(3)), 1, rng.IntN(300)+1)
@@ -157,6 +158,7 @@ func TestOffsetWithin(t *testing.T) {
 				index[e.Index] = at
 				if rng.IntN(4) > 0 { // some entries have no records
 					require.NoError(t, l.Publish([]commitlog.Applied{{FirstOffset: at, Count: 2, Index: e.Index, Len: 1}}))
+					entry[at] = e.Index
 					at += 2
 				}
 			}
@@ -188,6 +190,13 @@ func TestOffsetWithin(t *testing.T) {
 				want = max(want, index[first[k]])
 			}
 			require.Equal(t, want, l.OffsetWithin(limit), "within %d", limit)
+			going := int64(0)
+			for i := range size[1:] {
+				if e, ok := entry[want]; !ok || first[i+1] <= e {
+					going += size[i]
+				}
+			}
+			require.Equal(t, going, l.BytesBelow(want), "below %d", want)
 		}
 		require.NoError(t, l.Close())
 	}

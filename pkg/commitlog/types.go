@@ -94,6 +94,10 @@ type RecordBatch struct {
 	Records     []byte
 }
 
+// SlowSync is how long an fdatasync takes that an operator should hear of: about a
+// heartbeat timeout, in which everybody who appends waits for it.
+const SlowSync = 250 * time.Millisecond
+
 // Stats describes a log at one moment.
 type Stats struct {
 	First, Last   uint64
@@ -108,6 +112,7 @@ type Stats struct {
 	CacheEntries  int
 	Spare         bool          // the next segment is preallocated
 	LastSync      time.Duration // how long the newest fdatasync of a segment took
+	SlowSyncs     uint64        // fdatasyncs of segments that took SlowSync or longer
 	OffsetBatches uint64        // batches in the offset index, all its files together
 	Damaged       uint64        // entries known to be damaged
 	Quarantined   bool          // damage keeps the log from taking entries

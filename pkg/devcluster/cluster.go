@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/agent"
 	"github.com/logd-io/logd/pkg/proxy"
@@ -155,7 +153,8 @@ func (c *Cluster) startProxy() (err error) {
 	conf.Upstream.TLS = c.certs.config(proxyName)
 	c.proxy, err = proxy.Open(conf, proxy.Deps{
 		Logger:   c.opt.Logger.Named(proxyName),
-		Registry: prometheus.NewRegistry(),
+		Registry: c.opt.registry(proxyName),
+		Tracing:  c.opt.tracing(proxyName),
 		Version:  c.opt.Version,
 	})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"github.com/logd-io/logd/config"
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/devcluster"
@@ -175,6 +176,8 @@ func TestAClusterHasAPolicy(t *testing.T) {
 	text, err := os.ReadFile(file)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(file, []byte(strings.Replace(string(text), "p, client, *, produce\n", "", 1)), 0o600))
-	c.Nodes()[0].Agent().Reload()
+	n := c.Nodes()[0]
+	_, err = n.Agent().Reload(func() (config.Node, error) { return n.Config(), nil })
+	require.NoError(t, err)
 	require.Equal(t, codes.PermissionDenied, produce())
 }

@@ -6,8 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
+	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/agent"
 )
 
@@ -23,6 +22,9 @@ func (n *Node) Running() bool { return n.running() != nil }
 
 // Agent is the node itself, nil while it is killed.
 func (n *Node) Agent() *agent.Agent { return n.running() }
+
+// Config is the configuration the node runs with.
+func (n *Node) Config() config.Node { return n.config }
 
 // Addr is host:port of its RPC listener, "" while it is killed.
 func (n *Node) Addr() string {
@@ -44,7 +46,8 @@ func (n *Node) Revive() error {
 	conf.RetryJoin = others
 	a, err := agent.Open(conf, agent.Deps{
 		Logger:   n.cluster.opt.Logger.Named(n.Name),
-		Registry: prometheus.NewRegistry(),
+		Registry: n.cluster.opt.registry(n.Name),
+		Tracing:  n.cluster.opt.tracing(n.Name),
 		Version:  n.cluster.opt.Version,
 		FS:       n.cluster.opt.Disks[n.Name],
 		Listen:   n.link.listen,

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/go-hclog"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/logd-io/logd/config"
+	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/vfs"
 )
 
@@ -37,6 +39,14 @@ type Options struct {
 	// Configure changes what a node is configured with otherwise; nil: nothing.
 	Configure func(*config.Node)
 
+	// Registry is the metrics registry of the node, or proxy, with that name; nil, or an
+	// answer of nil: one of its own.
+	Registry func(name string) *prometheus.Registry
+
+	// Tracing is that of the node, or proxy, with that name, and is closed with it; nil, or
+	// an answer of nil: nothing is traced.
+	Tracing func(name string) *telemetry.Tracing
+
 	Version string
 	Logger  hclog.Logger // nil: quiet
 }
@@ -61,6 +71,24 @@ func (o *Options) fill() error {
 		return fmt.Errorf("port base %d: the ports up to %d must exist", o.PortBase, last)
 	}
 	return nil
+}
+
+// registry is that of the process with that name. One that is revived has another.
+func (o *Options) registry(name string) *prometheus.Registry {
+	if o.Registry != nil {
+		if reg := o.Registry(name); reg != nil {
+			return reg
+		}
+	}
+	return prometheus.NewRegistry()
+}
+
+// tracing is that of the process with that name.
+func (o *Options) tracing(name string) *telemetry.Tracing {
+	if o.Tracing == nil {
+		return nil
+	}
+	return o.Tracing(name)
 }
 
 // place is where node i (from 1) listens.

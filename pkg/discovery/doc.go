@@ -8,5 +8,5 @@
 // addresses and nothing else: who leads and who is healthy is asked of the nodes.
 //
 // The package is promised to importers. Its sources are packages of their own:
-// serf (gossip) and static (a list).
+// serf (gossip), static (a list), dns (a name) and zk (a serverset in ZooKeeper).
 package discovery

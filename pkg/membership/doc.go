@@ -12,6 +12,9 @@
 // Keys change on all members at once (keyring.go): one is used only when everybody
 // who is alive has it, and forgotten only when nobody encrypts with it.
 //
+// Who is a member is kept in a file (snapshot.go), for a start while nobody that is
+// configured answers.
+//
 // Agents of nodes and proxies call it, and package discovery/serf. It never
 // touches Raft, never blocks a caller on the network except in Join and Leave,
 // and never exits the process: when gossip ends by itself (another process uses

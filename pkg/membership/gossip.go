@@ -1,11 +1,11 @@
 package membership
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log"
 	"net"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -32,6 +32,15 @@ type Config struct {
 	SnapshotPath  string   // file that remembers members over a restart; empty: none
 	Tags          Tags     // as they are at the start
 
+	// Ask and Outvoted are about another address where others know our id, and go over
+	// RPC, so they need no UDP. Ask tells who answers there; Outvoted whether more of the
+	// other members know our id there than here. They end with ctx. Nil: nobody is asked.
+	Ask      func(ctx context.Context, c Claim) Answer
+	Outvoted func(ctx context.Context, c Claim) bool
+	// Gone says that a storage node will not be back by that id, so that no change of keys
+	// waits for it. It must not block. Nil: all may be.
+	Gone func(id string) bool
+
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: not exported
 }
@@ -52,6 +61,7 @@ func (e *ConflictError) Error() string {
 // closed once, when the next view is in place.
 type view struct {
 	members []Member
+	unheard []string // of retryJoin: has not answered since Open
 	changed chan struct{}
 }
 
@@ -60,8 +70,12 @@ type Gossip struct {
 	id        string
 	role      Role
 	retryJoin []string
+	snapshot  string   // file that members are kept in; empty: none
+	recalled  []string // host:port of those that were in it
 	bound     string
+	own       string // ip:port that others are told
 	log       hclog.Logger
+	lines     *paced // of Serf and memberlist, to log
 	reg       prometheus.Registerer
 	metrics   *metrics
 	serf      *serf.Serf
@@ -69,40 +83,53 @@ type Gossip struct {
 	ring      *memberlist.Keyring // nil: not encrypted
 
 	events   chan serf.Event // from Serf; see pump
-	dirty    chan struct{}   // one token: members may differ from the view
-	retag    chan struct{}   // one token: wanted may differ from what gossip says
-	closing  chan struct{}   // closed by Close
-	stopPump chan struct{}   // closed when Serf has ended
-	pumped   chan struct{}   // closed when pump has
+	held     chan struct{}   // pump begins when it is closed; nil: at once. For tests
+	claimed  chan Claim      // one: others know our id there; see moved.go
+	ask      func(context.Context, Claim) Answer
+	outvoted func(context.Context, Claim) bool
+	gone     func(string) bool // as in Config
+	dirty    chan struct{}     // one token: members may differ from the view
+	retag    chan struct{}     // one token: wanted may differ from what gossip says
+	joining  chan struct{}     // one place: who joins or leaves; see tryJoin
+	closing  chan struct{}     // closed by Close
+	stopPump chan struct{}     // closed when Serf has ended
+	pumped   chan struct{}     // closed when pump has
 	view     atomic.Pointer[view]
-	wanted   atomic.Pointer[Tags] // never changed behind the pointer
-	said     Tags                 // what gossip says; keepTagged only
+	wanted   atomic.Pointer[Tags]         // never changed behind the pointer
+	refused  atomic.Pointer[ForeignError] // the newest; nil: none
+	rival    atomic.Pointer[string]       // where another process has our id; nil: none was met
+	said     Tags                         // what gossip says; keepTagged only
 
 	mu     sync.Mutex
-	closed bool           // guarded by mu; once true, workers grows no more
-	result error          // of the first Close; set before closedOnce ends
-	once   sync.Once      // Close
-	keysMu sync.Mutex     // held during a change of the keys
-	tagsMu sync.Mutex     // held while wanted is read, changed and stored
-	worker sync.WaitGroup // goroutines of Run that may block on the network; Add under mu while not closed
+	heard  map[string]bool // of retryJoin: has answered; guarded by mu
+	closed bool            // guarded by mu; once true, workers grows no more
+	result error           // of the first Close; set before closedOnce ends
+	once   sync.Once       // Close
+	keysMu sync.Mutex      // held during a change of the keys
+	tagsMu sync.Mutex      // held while wanted is read, changed and stored
+	worker sync.WaitGroup  // goroutines of Run that may block on the network; Add under mu while not closed
 }
 
-// Open binds the address and begins to answer gossip. It joins nobody (but the
-// members of the snapshot): Join and Run do.
+// Open binds the address and begins to answer gossip. It joins nobody: Join and Run
+// do, the latter also who is in the snapshot.
 func Open(cfg Config) (*Gossip, error) {
-	g, err := open(cfg)
+	g, err := open(cfg, func(*Gossip) {})
 	if err != nil {
 		return nil, fmt.Errorf("open gossip: %w", err)
 	}
 	return g, nil
 }
 
-func open(cfg Config) (_ *Gossip, err error) {
+// open has tune change what is about to run, for tests.
+func open(cfg Config, tune func(*Gossip)) (_ *Gossip, err error) {
 	if cfg.ID == "" {
 		return nil, errors.New("no id")
 	}
 	if len(cfg.Label) > memberlist.LabelMaxSize {
 		return nil, fmt.Errorf("label of %d bytes, at most %d", len(cfg.Label), memberlist.LabelMaxSize)
+	}
+	if err := roomForTags(cfg.Role, cfg.Tags); err != nil {
+		return nil, err
 	}
 	tags, err := encodeTags(cfg.Role, cfg.Tags)
 	if err != nil {
@@ -120,13 +147,11 @@ func open(cfg Config) (_ *Gossip, err error) {
 	if err != nil {
 		return nil, err
 	}
-	std := log.New(newPaced(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true})), "", 0)
+	lines := newPaced(logger.StandardWriter(&hclog.StandardLoggerOptions{InferLevels: true}))
+	std := log.New(lines, "", 0)
 
-	// The snapshot is tried and the address bound before Serf starts anything,
+	// The address is bound and the snapshot tried before Serf starts anything,
 	// because Serf leaves goroutines behind when it fails to start.
-	if err := trySnapshot(cfg.SnapshotPath); err != nil {
-		return nil, err
-	}
 	tr, err := listen(bind.IP, bind.Port, std)
 	if err != nil {
 		return nil, fmt.Errorf("bind %s: %w", cfg.BindAddr, err)
@@ -141,25 +166,35 @@ func open(cfg Config) (_ *Gossip, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, _, err := tr.FinalAdvertiseAddr(advertise.host, advertise.port); err != nil {
+	ownIP, ownPort, err := tr.FinalAdvertiseAddr(advertise.host, advertise.port)
+	if err != nil {
 		return nil, fmt.Errorf("advertise address: %w", err)
+	}
+	recalled, err := openSnapshot(cfg.SnapshotPath, net.JoinHostPort(ownIP.String(), strconv.Itoa(ownPort)), logger)
+	if err != nil {
+		return nil, err
 	}
 	m, err := newMetrics(cfg.Registerer)
 	if err != nil {
 		return nil, err
 	}
 	g := &Gossip{
-		id: cfg.ID, role: cfg.Role, retryJoin: slices.Clone(cfg.RetryJoin),
+		id: cfg.ID, role: cfg.Role, retryJoin: slices.Clone(cfg.RetryJoin), heard: make(map[string]bool), snapshot: cfg.SnapshotPath, recalled: recalled,
 		bound: net.JoinHostPort(bind.IP.String(), strconv.Itoa(port)),
-		log:   logger, reg: cfg.Registerer, metrics: m, transport: tr, ring: ring,
+		own:   net.JoinHostPort(ownIP.String(), strconv.Itoa(ownPort)),
+		ask:   cfg.Ask, outvoted: cfg.Outvoted, gone: cfg.Gone,
+		log: logger, lines: lines, reg: cfg.Registerer, metrics: m, transport: tr, ring: ring,
 		events:  make(chan serf.Event, 512), // a burst while pump is not scheduled
 		dirty:   make(chan struct{}, 1),
+		claimed: make(chan Claim, 1),
 		retag:   make(chan struct{}, 1),
+		joining: make(chan struct{}, 1),
 		closing: make(chan struct{}), stopPump: make(chan struct{}), pumped: make(chan struct{}),
 	}
 	g.wanted.Store(&cfg.Tags)
 	g.said = cfg.Tags
-	g.view.Store(&view{changed: make(chan struct{})})
+	g.view.Store(&view{unheard: g.retryJoin, changed: make(chan struct{})})
+	tune(g)
 	go g.pump() // joined by Close
 	if g.serf, err = serf.Create(g.serfConfig(cfg, tags, std, advertise, port)); err != nil {
 		close(g.stopPump)
@@ -171,18 +206,6 @@ func open(cfg Config) (_ *Gossip, err error) {
 	return g, nil
 }
 
-// trySnapshot makes the file if it is not there.
-func trySnapshot(path string) error {
-	if path == "" {
-		return nil
-	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
-	if err != nil {
-		return fmt.Errorf("gossip snapshot: %w", err)
-	}
-	return f.Close()
-}
-
 // serfConfig is Serf's LAN profile with faster gossip and probes: a change is
 // known everywhere in tens of milliseconds, a failure in about a second.
 func (g *Gossip) serfConfig(cfg Config, tags map[string]string, std *log.Logger, adv hostPort, port int) *serf.Config {
@@ -191,8 +214,6 @@ func (g *Gossip) serfConfig(cfg Config, tags map[string]string, std *log.Logger,
 	c.Tags = tags
 	c.EventCh = g.events
 	c.Logger, c.LogOutput = std, nil
-	c.SnapshotPath = cfg.SnapshotPath
-	c.RejoinAfterLeave = true
 	c.DisableCoordinates = true // nobody asks for distances
 	c.EnableNameConflictResolution = true
 	c.MinQueueDepth = 4096 // grow with the cluster rather than drop
@@ -209,7 +230,10 @@ func (g *Gossip) serfConfig(cfg Config, tags map[string]string, std *log.Logger,
 	ml.GossipInterval = 50 * time.Millisecond
 	ml.ProbeInterval = 200 * time.Millisecond
 	ml.ProbeTimeout = 100 * time.Millisecond
-	ml.DeadNodeReclaimTime = 30 * time.Second
+	ml.PushPullInterval = 10 * time.Second // all that spreads where UDP is blocked; see watchUDP
+	// Who is dead at one address may come back at another, at once. Should there be two
+	// processes with one id, the address is not what keeps them apart; see moved.go.
+	ml.DeadNodeReclaimTime = time.Millisecond
 	ml.Label = cfg.Label
 	ml.Keyring = g.ring
 	c.KeyringFile = cfg.KeyringPath
@@ -225,8 +249,12 @@ func (g *Gossip) Addr() string { return g.bound }
 // slice is shared and must not be changed. It follows changes while Run runs.
 func (g *Gossip) Members() []Member { return g.view.Load().members }
 
-// Changes returns a channel that is closed when Members differs from what it is
-// now. Get the channel first, then look.
+// Unheard returns those of the configured addresses at which nobody has answered yet
+// since Open; of all others what they knew then is in Members. It must not be changed.
+func (g *Gossip) Unheard() []string { return g.view.Load().unheard }
+
+// Changes returns a channel that is closed when Members or Unheard differ from what they
+// are now. Get the channel first, then look.
 func (g *Gossip) Changes() <-chan struct{} { return g.view.Load().changed }
 
 // SetTags has change edit what we say about ourselves. It returns at once; Run
@@ -252,12 +280,28 @@ func (g *Gossip) Join(addrs []string) (int, error) {
 		return 0, ErrClosed
 	}
 	defer g.worker.Done()
-	n, err := g.serf.Join(addrs, true)
+	n, err := g.tryJoin(addrs)
 	if err != nil {
 		return n, fmt.Errorf("join gossip: %w", err)
 	}
 	return n, nil
 }
+
+// tryJoin contacts members. The others take the news of a join that ends after a
+// Leave for a change of mind, and ourselves, as we then go, for failed.
+func (g *Gossip) tryJoin(addrs []string) (int, error) {
+	select {
+	case g.joining <- struct{}{}:
+		defer func() { <-g.joining }()
+	case <-g.closing:
+		return 0, ErrClosed
+	}
+	return g.serf.Join(addrs, true)
+}
+
+// joinEnds is how long Leave waits for a join: that reaches somebody, and so matters,
+// sooner.
+const joinEnds = 2 * time.Second
 
 // Leave tells the others that we go for good and waits for the news to spread,
 // for a few seconds. Stopping is not leaving: a node that restarts must not call
@@ -267,8 +311,30 @@ func (g *Gossip) Leave() error {
 		return ErrClosed
 	}
 	defer g.worker.Done()
+	timer := time.NewTimer(joinEnds)
+	defer timer.Stop()
+	select {
+	case g.joining <- struct{}{}:
+		defer func() { <-g.joining }()
+	case <-timer.C:
+	case <-g.closing:
+	}
 	if err := g.serf.Leave(); err != nil {
 		return fmt.Errorf("leave gossip: %w", err)
+	}
+	return nil
+}
+
+// Forget has everybody take a member that has failed for one that left: it will not be
+// back, so nobody is to try to reach it, or to count it as missing. Of one that is alive
+// after all the others hear again. It blocks until the news has spread, for seconds.
+func (g *Gossip) Forget(id string) error {
+	if !g.begin() {
+		return ErrClosed
+	}
+	defer g.worker.Done()
+	if err := g.serf.RemoveFailedNode(id); err != nil {
+		return fmt.Errorf("forget %s in gossip: %w", id, err)
 	}
 	return nil
 }
@@ -282,6 +348,7 @@ func (g *Gossip) Close() error {
 		g.closed = true
 		g.mu.Unlock()
 		close(g.closing)
+		g.lines.end()     // what goes on until Serf has ended complains of closed sockets
 		g.transport.end() // ends a Join in progress
 		g.worker.Wait()
 		if err := g.serf.Shutdown(); err != nil {
@@ -307,11 +374,13 @@ func (g *Gossip) begin() bool {
 }
 
 // pump takes Serf's events, whatever else we do: Serf sends them while it holds
-// its member lock, so whoever reads them must not wait for Members. An event
-// tells only that something changed, so none can be missed by being dropped on
-// the way (Serf's snapshotter drops): the ones before it are still to come.
+// its member lock, and waits when there is no room, so whoever reads them must not
+// wait for Members. An event tells only that something changed.
 func (g *Gossip) pump() {
 	defer close(g.pumped)
+	if g.held != nil {
+		<-g.held
+	}
 	for {
 		select {
 		case <-g.events:
@@ -338,6 +407,10 @@ func signal(c chan<- struct{}) {
 
 // refresh publishes the members as Serf has them, if they changed.
 func (g *Gossip) refresh() {
+	// First: what those knew who have answered is among the members then.
+	g.mu.Lock()
+	unheard := slices.DeleteFunc(slices.Clone(g.retryJoin), func(addr string) bool { return g.heard[addr] })
+	g.mu.Unlock()
 	var members []Member
 	for _, m := range g.serf.Members() {
 		if x, err := member(m); err == nil { // guard has reported the others
@@ -346,12 +419,19 @@ func (g *Gossip) refresh() {
 	}
 	sortMembers(members)
 	old := g.view.Load()
-	if slices.Equal(old.members, members) {
+	if slices.Equal(old.members, members) && slices.Equal(old.unheard, unheard) {
 		return
 	}
-	g.view.Store(&view{members: members, changed: make(chan struct{})})
+	g.view.Store(&view{members: members, unheard: unheard, changed: make(chan struct{})})
 	g.metrics.show(members)
 	close(old.changed)
+}
+
+// aliveAt tells whether a member that is alive has that gossip address.
+func (g *Gossip) aliveAt(addr string) bool {
+	return slices.ContainsFunc(g.serf.Members(), func(m serf.Member) bool {
+		return m.Status == serf.StatusAlive && net.JoinHostPort(m.Addr.String(), strconv.Itoa(int(m.Port))) == addr
+	})
 }
 
 // othersAlive tells whether gossip reaches anybody.

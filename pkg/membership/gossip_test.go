@@ -188,6 +188,50 @@ func TestRestartRejoinsFromTheSnapshot(t *testing.T) {
 	sees(t, n1, "n1:alive", "n2:alive")
 }
 
+// One that was removed is forgotten by everybody; a word too much about one that is alive
+// does no harm.
+func TestForget(t *testing.T) {
+	n1 := start(t, config("n1", membership.RoleStorage))
+	join := func(id string, role membership.Role) *running {
+		cfg := config(id, role)
+		cfg.RetryJoin = []string{n1.Addr()}
+		return start(t, cfg)
+	}
+	n2, n3, p1 := join("n2", membership.RoleStorage), join("n3", membership.RoleStorage), join("p1", membership.RoleProxy)
+	sees(t, p1, "n1:alive", "n2:alive", "n3:alive", "p1:alive")
+	require.NoError(t, n3.stop())
+	for _, g := range []*running{n1, n2, p1} {
+		sees(t, g, "n1:alive", "n2:alive", "n3:failed", "p1:alive")
+	}
+	require.NoError(t, n1.Forget("n3"))
+	for _, g := range []*running{n1, n2, p1} {
+		sees(t, g, "n1:alive", "n2:alive", "n3:left", "p1:alive")
+	}
+	require.NoError(t, n1.Forget("n2"))
+	require.NoError(t, n1.Forget("nobody"))
+	for _, g := range []*running{n1, n2, p1} {
+		sees(t, g, "n1:alive", "n2:alive", "n3:left", "p1:alive")
+	}
+}
+
+// All nodes come back at other addresses, and find each other. The proxy knows only
+// where they were; they remember where it is.
+func TestInCompanyTheRememberedAreAskedToo(t *testing.T) {
+	p1 := start(t, config("p1", membership.RoleProxy))
+	cfg := config("n1", membership.RoleStorage)
+	cfg.SnapshotPath, cfg.RetryJoin = snapshot(t), []string{p1.Addr()}
+	n1 := start(t, cfg)
+	sees(t, n1, "n1:alive", "p1:alive")
+	require.NoError(t, n1.stop())
+	sees(t, p1, "n1:failed", "p1:alive")
+
+	n2 := start(t, config("n2", membership.RoleStorage))
+	cfg.RetryJoin = []string{n2.Addr()}
+	start(t, cfg)
+	sees(t, n2, "n1:alive", "n2:alive", "p1:alive")
+	sees(t, p1, "n1:alive", "n2:alive", "p1:alive")
+}
+
 func TestRunJoinsWhoComesLater(t *testing.T) {
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)

@@ -3,10 +3,27 @@ package membership
 import (
 	"fmt"
 	"net"
+	"strconv"
 	"time"
 
 	"github.com/hashicorp/serf/serf"
 )
+
+// ForeignError refuses a member of another cluster.
+type ForeignError struct{ Member, Cluster, Own string }
+
+func (e *ForeignError) Error() string {
+	return fmt.Sprintf("member %s is in cluster %s, this node's data is of cluster %s", e.Member, e.Cluster, e.Own)
+}
+
+// Refused is the newest member that was kept out for its cluster, nil when there
+// was none.
+func (g *Gossip) Refused() error {
+	if err := g.refused.Load(); err != nil {
+		return err
+	}
+	return nil
+}
 
 // guard keeps members out of our list whose tags are not ours, and those of
 // another cluster that happens to have the same name and key. Serf asks it for
@@ -21,7 +38,10 @@ func (d guard) NotifyMerge(members []*serf.Member) error {
 	}
 	m := members[0]
 	if m.Name == d.g.id {
-		return nil
+		return d.g.claim(Claim{
+			Addr:    net.JoinHostPort(m.Addr.String(), strconv.Itoa(int(m.Port))),
+			RPCAddr: m.Tags[tagRPCAddr],
+		})
 	}
 	_, tags, err := decodeTags(m.Tags)
 	if err != nil {
@@ -29,7 +49,11 @@ func (d guard) NotifyMerge(members []*serf.Member) error {
 	}
 	own := d.g.wanted.Load().Cluster
 	if own != "" && tags.Cluster != "" && own != tags.Cluster {
-		return fmt.Errorf("member %s is in cluster %s, we are in %s", m.Name, tags.Cluster, own)
+		err := &ForeignError{Member: m.Name, Cluster: tags.Cluster, Own: own}
+		if old := d.g.refused.Swap(err); old == nil || *old != *err {
+			d.g.log.Warn("a member of another cluster is kept out", "err", err)
+		}
+		return err
 	}
 	return nil
 }

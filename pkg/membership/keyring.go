@@ -31,7 +31,7 @@ type Keyring struct {
 	Keys     []Key    // sorted by id
 	Members  int      // that are alive, this one included
 	Answered int      // of them
-	Down     []string // ids of storage nodes that have failed and could not be asked
+	Down     []string // ids of storage nodes that have failed, could not be asked and may be back
 }
 
 // Key is one gossip key.
@@ -324,7 +324,7 @@ func (g *Gossip) listKeys() (Keyring, map[string][]byte, error) {
 	}
 	slices.SortFunc(ring.Keys, func(a, b Key) int { return bytes.Compare([]byte(a.ID), []byte(b.ID)) })
 	for _, m := range g.serf.Members() {
-		if m.Status == serf.StatusFailed && Role(m.Tags[tagRole]) == RoleStorage {
+		if m.Status == serf.StatusFailed && Role(m.Tags[tagRole]) == RoleStorage && !(g.gone != nil && g.gone(m.Name)) {
 			ring.Down = append(ring.Down, m.Name)
 		}
 	}

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/internal/testutil"
@@ -129,6 +127,32 @@ func TestKeysWaitForNodesThatAreDown(t *testing.T) {
 	refused(t, err, "n2")
 }
 
+// One that was removed does not come back, and is not waited for.
+func TestKeysDoNotWaitForNodesThatAreGone(t *testing.T) {
+	conf := config("n1", membership.RoleStorage)
+	conf.Gone = func(id string) bool { return id == "n2" }
+	n1 := start(t, conf)
+	var others []*running
+	for _, id := range []string{"n2", "n3"} {
+		c := config(id, membership.RoleStorage)
+		c.RetryJoin = []string{n1.Addr()}
+		others = append(others, start(t, c))
+	}
+	sees(t, n1, "n1:alive", "n2:alive", "n3:alive")
+	_, err := n1.InstallKey(next)
+	require.NoError(t, err)
+	require.NoError(t, others[0].stop())
+	sees(t, n1, "n1:alive", "n2:failed", "n3:alive")
+	ring, err := n1.UseKey(membership.KeyID(next), false)
+	require.NoError(t, err)
+	require.Empty(t, ring.Down)
+	require.NoError(t, others[1].stop())
+	sees(t, n1, "n1:alive", "n2:failed", "n3:failed")
+	_, err = n1.RemoveKey(membership.KeyID(key), false)
+	refused(t, err, "n3")
+	require.NotContains(t, err.Error(), "n2")
+}
+
 func TestKeysAreBounded(t *testing.T) {
 	n1 := start(t, config("n1", membership.RoleStorage))
 	for i := range byte(7) {
@@ -158,13 +182,13 @@ func TestKeyringThatIsDamaged(t *testing.T) {
 			cfg.KeyringPath = filepath.Join(t.TempDir(), "keyring")
 			require.NoError(t, os.WriteFile(cfg.KeyringPath, fmt.Append(nil, text), 0o600))
 			cfg.RetryJoin = []string{n1.Addr()}
-			var said bytes.Buffer
-			cfg.Logger = hclog.New(&hclog.LoggerOptions{Output: &said, Level: hclog.Error, Mutex: new(sync.Mutex)})
+			var said logged // a probe of memberlist's may outlive it
+			cfg.Logger = said.logger()
 			n2 := start(t, cfg)
 			sees(t, n1, "n1:alive", "n2:alive")
 			require.NoError(t, n2.stop())
-			require.Contains(t, said.String(), "gossip keyring cannot be read")
-			require.NotContains(t, said.String(), "MDEy")
+			require.True(t, said.has("gossip keyring cannot be read"))
+			require.False(t, said.has("MDEy"))
 		})
 	}
 }

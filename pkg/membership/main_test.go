@@ -35,6 +35,11 @@ func start(t *testing.T, cfg membership.Config) *running {
 	t.Helper()
 	g, err := membership.Open(cfg)
 	require.NoError(t, err)
+	return run(t, g)
+}
+
+func run(t *testing.T, g *membership.Gossip) *running {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Gossip: g, ended: make(chan error, 1)}
 	done := make(chan struct{})
@@ -49,6 +54,18 @@ func start(t *testing.T, cfg membership.Config) *running {
 	}
 	t.Cleanup(func() { require.NoError(t, r.stop()) })
 	return r
+}
+
+// id is who a member is to itself.
+func (r *running) id(t *testing.T) string {
+	t.Helper()
+	for _, m := range r.Members() {
+		if m.GossipAddr == r.Addr() {
+			return m.ID
+		}
+	}
+	t.Fatalf("%s is not among its members", r.Addr())
+	return ""
 }
 
 // sees waits until g lists exactly the members, as id:state, in that order.

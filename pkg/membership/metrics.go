@@ -8,6 +8,11 @@ type metrics struct {
 	members      *prometheus.GaugeVec // by role and state
 	changes      prometheus.Counter
 	joinFailures prometheus.Counter
+	udpSilent    prometheus.Gauge
+}
+
+func (m *metrics) all() []prometheus.Collector {
+	return []prometheus.Collector{m.members, m.changes, m.joinFailures, m.udpSilent}
 }
 
 // newMetrics registers with reg; nil keeps the handles private.
@@ -22,12 +27,14 @@ func newMetrics(reg prometheus.Registerer) (*metrics, error) {
 			opts("changes_total", "Changes of the member list."))),
 		joinFailures: prometheus.NewCounter(prometheus.CounterOpts(
 			opts("join_failures_total", "Attempts to join an address that reached nobody."))),
+		udpSilent: prometheus.NewGauge(prometheus.GaugeOpts(
+			opts("udp_silent", "1 while members are alive and no packet of theirs arrives: gossip goes over TCP alone."))),
 	}
 	if reg == nil {
 		return m, nil
 	}
 	var done []prometheus.Collector
-	for _, c := range []prometheus.Collector{m.members, m.changes, m.joinFailures} {
+	for _, c := range m.all() {
 		if err := reg.Register(c); err != nil {
 			for _, d := range done {
 				reg.Unregister(d)
@@ -43,7 +50,7 @@ func (m *metrics) unregister(reg prometheus.Registerer) {
 	if reg == nil {
 		return
 	}
-	for _, c := range []prometheus.Collector{m.members, m.changes, m.joinFailures} {
+	for _, c := range m.all() {
 		reg.Unregister(c)
 	}
 }

@@ -23,17 +23,32 @@ type paced struct {
 	left   int       // complaints that may be written; guarded by mu
 	filled time.Time // when left was last added to; guarded by mu
 	missed int       // complaints not written since the last one that was; guarded by mu
+	over   bool      // end was called; guarded by mu
 }
 
 func newPaced(w io.Writer) *paced { return &paced{w: w, left: pacedBurst, filled: time.Now()} }
 
-// Write takes one line. Lines that are no complaints of memberlist's all pass.
+// end has no complaint pass any more.
+func (p *paced) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+}
+
+// Write takes one line. Lines that are no complaints of memberlist's all pass, but
+// that of a stop which is no leave: a node that is restarted should not leave.
 func (p *paced) Write(line []byte) (int, error) {
+	if bytes.Contains(line, []byte("serf: Shutdown without a Leave")) {
+		return len(line), nil
+	}
 	if !bytes.Contains(line, []byte("memberlist:")) || !bytes.Contains(line, []byte("[ERR")) && !bytes.Contains(line, []byte("[WARN")) {
 		return p.w.Write(line)
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.over {
+		return len(line), nil
+	}
 	if more := int(time.Since(p.filled) / pacedEvery); more > 0 {
 		p.left = min(p.left+more, pacedBurst)
 		p.filled = p.filled.Add(time.Duration(more) * pacedEvery)

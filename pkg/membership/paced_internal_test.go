@@ -23,7 +23,8 @@ func TestComplaintsArePaced(t *testing.T) {
 		require.Equal(t, pacedBurst, lines())
 		fmt.Fprint(p, "[INFO] serf: EventMemberJoin: node1\n")
 		fmt.Fprint(p, "[DEBUG] memberlist: Stream connection\n")
-		require.Equal(t, pacedBurst+2, lines(), "what is no complaint passes")
+		fmt.Fprint(p, "[WARN] serf: Shutdown without a Leave\n")
+		require.Equal(t, pacedBurst+2, lines(), "what is no complaint passes, and a stop is none")
 		time.Sleep(pacedEvery)
 		fmt.Fprint(p, "[ERR] memberlist: one more\n")
 		fmt.Fprint(p, "[ERR] memberlist: and not this\n")
@@ -35,5 +36,11 @@ func TestComplaintsArePaced(t *testing.T) {
 			fmt.Fprint(p, "[ERR] memberlist: x\n")
 		}
 		require.Equal(t, pacedBurst+1, lines(), "an hour saves up no more than one burst")
+		time.Sleep(time.Hour)
+		out.Reset()
+		p.end()
+		fmt.Fprint(p, "[ERR] memberlist: Failed to send gossip\n")
+		fmt.Fprint(p, "[INFO] serf: EventMemberLeave: node1\n")
+		require.Equal(t, "[INFO] serf: EventMemberLeave: node1\n", out.String())
 	})
 }

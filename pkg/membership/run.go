@@ -22,9 +22,9 @@ const (
 func (g *Gossip) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// Both block on the network where no context reaches, so Close, which can
+	// They block on the network where no context reaches, so Close, which can
 	// end that, waits for them instead of us.
-	for _, work := range []func(context.Context){g.keepJoined, g.keepTagged} {
+	for _, work := range []func(context.Context){g.keepJoined, g.keepTagged, g.keepPlace, g.keepSnapshot, g.watchUDP} {
 		if !g.begin() {
 			return nil
 		}
@@ -53,14 +53,16 @@ func (g *Gossip) Run(ctx context.Context) error {
 	}
 }
 
-// keepJoined contacts every address until it has answered once. One answer is
-// not enough: it may be our own, or that of another newcomer. When nobody else
-// is alive, all are tried again.
+// keepJoined contacts every configured address until it has answered once. One
+// answer is not enough: it may be our own, or that of another newcomer. When nobody
+// else is alive, all are tried again, and the members that the snapshot names too. Of
+// these each is asked once in company as well, unless it is in it: when all nodes come
+// back at other addresses, nobody else can tell the proxies, which wait at theirs.
 func (g *Gossip) keepJoined(ctx context.Context) {
-	if len(g.retryJoin) == 0 {
+	if len(g.retryJoin)+len(g.recalled) == 0 {
 		return
 	}
-	pending := slices.Clone(g.retryJoin)
+	pending, unasked := slices.Clone(g.retryJoin), slices.Clone(g.recalled)
 	company := false // somebody else was alive at the last look
 	var told string  // the last failure that was logged for all to see
 	backoff := joinBackoffMin
@@ -74,7 +76,8 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
-		if !g.othersAlive() {
+		alone := !g.othersAlive()
+		if alone {
 			pending = slices.Clone(g.retryJoin)
 			if company {
 				g.log.Warn("no other member is alive, joining again", "addresses", g.retryJoin)
@@ -82,11 +85,11 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 			}
 		}
 		var failure error
-		pending = slices.DeleteFunc(pending, func(addr string) bool {
+		join := func(addr string) bool {
 			if ctx.Err() != nil {
 				return false
 			}
-			_, err := g.serf.Join([]string{addr}, true)
+			_, err := g.tryJoin([]string{addr})
 			if err != nil {
 				g.metrics.joinFailures.Inc()
 				g.log.Debug("join failed", "address", addr, "err", err)
@@ -96,20 +99,49 @@ func (g *Gossip) keepJoined(ctx context.Context) {
 				}
 			}
 			return err == nil
-		})
+		}
+		pending = slices.DeleteFunc(pending, func(addr string) bool { return join(addr) && g.hears(addr) })
+		recall := func(addr string) {
+			if join(addr) {
+				g.log.Info("joined a member of the gossip snapshot", "address", addr)
+			}
+		}
+		for _, addr := range g.recalled {
+			if alone && !g.othersAlive() {
+				recall(addr)
+			}
+		}
+		if g.othersAlive() { // one at a time: who is not there takes long to fail
+			unasked = slices.DeleteFunc(unasked, g.aliveAt)
+			if len(unasked) > 0 {
+				recall(unasked[0])
+				unasked = unasked[1:]
+			}
+		}
 		switch {
 		case g.othersAlive():
 			company, told = true, ""
 		case failure != nil && failure.Error() != told:
 			told = failure.Error()
-			g.log.Warn("no other member yet, still joining", "addresses", pending, "err", failure, "hint", hint(failure))
+			g.log.Warn("no other member yet, still joining", "addresses", slices.Concat(pending, g.recalled), "err", failure, "hint", hint(failure))
 		case backoff == joinBackoffMin:
 			g.log.Info("no other member yet, still joining", "addresses", g.retryJoin)
 		}
 		// With nothing pending this looks, now and then, whether we are alone.
-		backoff = min(2*backoff, joinBackoffMax)
+		if backoff = min(2*backoff, joinBackoffMax); len(unasked) > 0 && g.othersAlive() {
+			backoff = joinBackoffMin
+		}
 		timer.Reset(backoff/2 + rand.N(backoff/2))
 	}
+}
+
+// hears notes that somebody answered at a configured address. It answers true.
+func (g *Gossip) hears(addr string) bool {
+	g.mu.Lock()
+	g.heard[addr] = true
+	g.mu.Unlock()
+	signal(g.dirty)
+	return true
 }
 
 // hint is what a failure to join usually means. Who has another key answers in it; who has

@@ -3,6 +3,7 @@ package membership
 import (
 	"fmt"
 	"strconv"
+	"strings"
 )
 
 // Tags is what a member says about itself and may change while it runs.
@@ -36,6 +37,20 @@ const TagsBytes = 512
 type TagsError struct{ Reason string }
 
 func (e *TagsError) Error() string { return "gossip tags: " + e.Reason }
+
+// roomForTags fails when what changes while a member runs will not fit beside what
+// stays as it is: found out only then, its draining could not be said, for one.
+func roomForTags(role Role, t Tags) error {
+	t.HasState, t.Draining = true, true
+	if len(t.Cluster) < uuidBytes {
+		t.Cluster = strings.Repeat("x", uuidBytes)
+	}
+	_, err := encodeTags(role, t)
+	return err
+}
+
+// uuidBytes is how long a cluster's uuid is in Tags.
+const uuidBytes = 36
 
 // encodeTags leaves out what is zero.
 func encodeTags(role Role, t Tags) (map[string]string, error) {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/memberlist"
@@ -21,9 +22,13 @@ type transport struct {
 	ctx    context.Context //nolint:containedctx // ends the dials; memberlist's interface has none
 	cancel context.CancelFunc
 
-	accepted chan net.Conn // what StreamCh answers; unbuffered, as memberlist's own
-	limiting sync.WaitGroup
-	down     chan struct{} // closed by Shutdown when nothing is accepted any more
+	accepted chan net.Conn           // what StreamCh answers; unbuffered, as memberlist's own
+	packets  chan *memberlist.Packet // what PacketCh answers; unbuffered, as memberlist's own
+	born     time.Time
+	heard    atomic.Int64   // when the last packet came, in nanoseconds after born; 0: none did
+	deaf     atomic.Bool    // packets are thrown away. For tests
+	passing  sync.WaitGroup // limit and listen
+	down     chan struct{}  // closed by Shutdown when nothing is accepted any more
 	downOnce sync.Once
 
 	mu    sync.Mutex
@@ -48,9 +53,11 @@ func listen(ip net.IP, port int, logger *log.Logger) (*transport, error) {
 			ctx, cancel := context.WithCancel(context.Background())
 			t := &transport{
 				NetTransport: nt, ctx: ctx, cancel: cancel,
-				accepted: make(chan net.Conn), down: make(chan struct{}), open: map[net.Conn]struct{}{},
+				born: time.Now(), accepted: make(chan net.Conn), packets: make(chan *memberlist.Packet),
+				down: make(chan struct{}), open: map[net.Conn]struct{}{},
 			}
-			t.limiting.Go(t.limit) // ends with down; Shutdown waits for it
+			t.passing.Go(t.limit) // both end with down; Shutdown waits for them
+			t.passing.Go(t.hear)
 			return t, nil
 		}
 		if !strings.Contains(err.Error(), "address already in use") {
@@ -78,6 +85,30 @@ func (t *transport) limit() {
 		}
 	}
 }
+
+// hear hands on packets, and notes when they came.
+func (t *transport) hear() {
+	for {
+		select {
+		case p := <-t.NetTransport.PacketCh():
+			if t.deaf.Load() {
+				continue
+			}
+			t.heard.Store(int64(time.Since(t.born)))
+			select {
+			case t.packets <- p:
+			case <-t.ctx.Done():
+			}
+		case <-t.down: // not earlier, as with limit
+			return
+		}
+	}
+}
+
+// packetAt is when the last packet came, or when the first could have.
+func (t *transport) packetAt() time.Time { return t.born.Add(time.Duration(t.heard.Load())) }
+
+func (t *transport) PacketCh() <-chan *memberlist.Packet { return t.packets }
 
 func (t *transport) StreamCh() <-chan net.Conn { return t.accepted }
 
@@ -118,7 +149,7 @@ func (t *transport) Shutdown() error {
 	t.end()
 	err := t.NetTransport.Shutdown()
 	t.downOnce.Do(func() { close(t.down) })
-	t.limiting.Wait()
+	t.passing.Wait()
 	return err
 }
 

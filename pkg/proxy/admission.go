@@ -14,6 +14,7 @@ import (
 
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 )
 
 // pushback is how long a client that met a limit is asked to stay away.
@@ -27,6 +28,7 @@ type admission struct {
 	memory *memory // nil: not watched
 	who    func(context.Context) (string, error)
 	m      *metrics
+	rates  *throttle.Throttle // of each client; nil: none
 }
 
 func exempt(method string) bool { return strings.HasPrefix(method, "/grpc.") }
@@ -52,6 +54,11 @@ func (a *admission) enter(ctx context.Context) (leave func(), err error) {
 	client, err := a.who(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if err := a.rates.Call(client); err != nil {
+		var past *throttle.Error
+		errors.As(err, &past)
+		return nil, apierr.Overloaded{RetryAfter: past.After, Why: past.Error(), Limit: past.Limit}
 	}
 	if err := a.gate.Enter(client); err != nil {
 		why := "all"

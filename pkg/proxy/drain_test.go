@@ -1,8 +1,10 @@
 package proxy_test
 
 import (
+	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,12 +95,80 @@ func TestDrainEndsStreamsAfterTheirLastChance(t *testing.T) {
 
 	begin := time.Now()
 	r.stop()
-	require.NoError(t, passed.SendMsg(text("still there")))
-	require.NoError(t, passed.RecvMsg(&out), "streams go on until their time is over")
 	_, err = tail.Recv()
 	require.GreaterOrEqual(t, time.Since(begin), c.DrainTimeout)
 	require.Equal(t, apierr.ReasonDraining, apierr.ReasonOf(err), "%v", err)
 	require.Equal(t, codes.Unavailable, status.Code(passed.RecvMsg(&out)))
+	require.NoError(t, <-r.done)
+}
+
+// Streams go on until their time is over.
+func TestDrainLeavesStreamsTheirTime(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	n := startNode(t, ca)
+	c := conf(t, ca, n)
+	c.DrainTimeout = time.Hour
+	r := run(t, c)
+	r.isReady(t)
+	passed, err := dial(t, r.Addr(), nil).NewStream(testutil.Context(t, bound), bidi, "/test.Other/EchoAll")
+	require.NoError(t, err)
+	n.came(t)
+	r.stop()
+	refuses(t, r.Addr())
+	var out wrapperspb.StringValue
+	require.NoError(t, passed.SendMsg(text("still there")))
+	require.NoError(t, passed.RecvMsg(&out))
+	require.NoError(t, r.Close(), "it does not wait for them")
+	require.NoError(t, <-r.done)
+}
+
+// A balancer goes on making connections until it has noticed.
+func TestDrainTakesCallsForItsDelay(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	c := conf(t, ca, startNode(t, ca))
+	c.DrainDelay = time.Hour
+	r := run(t, c)
+	r.isReady(t)
+	ctx := testutil.Context(t, bound)
+
+	r.stop()
+	testutil.Eventually(t, bound, func() error {
+		if code, why := get(t, r.AdminAddr(), "/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(why, "draining") {
+			return fmt.Errorf("/readyz: %d %s", code, why)
+		}
+		return nil
+	})
+	cc := dial(t, r.Addr(), nil) // a new connection
+	testutil.Eventually(t, bound, func() error {
+		res, err := healthv1.NewHealthClient(cc).Check(ctx, &healthv1.HealthCheckRequest{})
+		require.NoError(t, err)
+		if res.Status != healthv1.HealthCheckResponse_NOT_SERVING {
+			return fmt.Errorf("health: %v", res.Status)
+		}
+		return nil
+	})
+	var out wrapperspb.StringValue
+	require.NoError(t, cc.Invoke(ctx, "/test.Other/Echo", text("hello"), &out))
+	require.Equal(t, "hello", out.Value)
+	select {
+	case err := <-r.done:
+		t.Fatalf("Run ended within the delay: %v", err)
+	default:
+	}
+	require.NoError(t, r.Close(), "it does not wait for the delay")
+	require.NoError(t, <-r.done)
+}
+
+func TestDrainGoesOnAfterItsDelay(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	c := conf(t, ca, startNode(t, ca))
+	c.DrainDelay = 300 * time.Millisecond
+	r := run(t, c)
+	r.isReady(t)
+	begin := time.Now()
+	r.stop()
+	refuses(t, r.Addr())
+	require.GreaterOrEqual(t, time.Since(begin), c.DrainDelay)
 	require.NoError(t, <-r.done)
 }
 
@@ -120,4 +190,14 @@ func TestCloseDoesNotWaitForCalls(t *testing.T) {
 	require.NoError(t, <-r.done)
 	require.Equal(t, codes.Unavailable, status.Code(<-ended))
 	require.Error(t, r.Run(testutil.Context(t, bound)), "it runs once")
+}
+
+func TestDrainByRequest(t *testing.T) {
+	_, r, _ := through(t)
+	res, err := http.Post("http://"+r.AdminAddr()+"/api/drain", "", nil)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	require.Equal(t, http.StatusAccepted, res.StatusCode)
+	http.DefaultClient.CloseIdleConnections()
+	require.NoError(t, <-r.done)
 }

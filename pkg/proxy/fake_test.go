@@ -47,6 +47,7 @@ var gossipKey = base64.StdEncoding.EncodeToString(make([]byte, 32))
 type node struct {
 	nodev1.UnimplementedNodeServer
 	id, addr string
+	absent   []*nodev1.Peer // named in its view; set before a proxy asks
 
 	mu     sync.Mutex
 	leader string // guarded by mu
@@ -63,7 +64,7 @@ type call struct {
 	ctx    context.Context
 }
 
-func startNode(t *testing.T, ca *tlstest.CA) *node {
+func startNode(t testing.TB, ca *tlstest.CA) *node {
 	t.Helper()
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -99,7 +100,7 @@ func (n *node) WatchCluster(_ *nodev1.WatchClusterRequest, s grpc.ServerStreamin
 		n.mu.Unlock()
 		if err := s.Send(&nodev1.ClusterView{
 			ClusterId: uuid, Term: 1, LeaderId: leader, NodeId: n.id, Ready: true, Visible: 1,
-			Peers: []*nodev1.Peer{{Id: n.id, RpcAddr: n.addr, Voter: true}},
+			Peers: append([]*nodev1.Peer{{Id: n.id, RpcAddr: n.addr, Voter: true}}, n.absent...),
 		}); err != nil {
 			return err
 		}
@@ -108,6 +109,22 @@ func (n *node) WatchCluster(_ *nodev1.WatchClusterRequest, s grpc.ServerStreamin
 		case <-s.Context().Done():
 			return s.Context().Err()
 		}
+	}
+}
+
+// Append acknowledges at once, and keeps nothing.
+func (n *node) Append(s grpc.BidiStreamingServer[nodev1.AppendRequest, nodev1.AppendResponse]) error {
+	for next := uint64(1); ; {
+		r, err := s.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if err := s.Send(&nodev1.AppendResponse{FirstSequence: r.FirstSequence, FirstOffset: next, Count: r.Count}); err != nil {
+			return err
+		}
+		next += uint64(r.Count)
 	}
 }
 
@@ -201,7 +218,7 @@ func (n *node) came(t *testing.T) call {
 }
 
 // conf is a proxy's configuration on free ports with one static node.
-func conf(t *testing.T, ca *tlstest.CA, n *node) config.Proxy {
+func conf(t testing.TB, ca *tlstest.CA, n *node) config.Proxy {
 	t.Helper()
 	c := config.DefaultProxy()
 	f := ca.Files(t, tlsconf.RoleProxy, "px")
@@ -219,9 +236,14 @@ type running struct {
 	done chan error // what Run answered
 }
 
-func run(t *testing.T, c config.Proxy) *running {
+func run(t testing.TB, c config.Proxy) *running {
 	t.Helper()
-	p, err := proxy.Open(c, proxy.Deps{Version: "v0"})
+	return runWith(t, c, proxy.Deps{Version: "v0"})
+}
+
+func runWith(t testing.TB, c config.Proxy, deps proxy.Deps) *running {
+	t.Helper()
+	p, err := proxy.Open(c, deps)
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	r := &running{Proxy: p, stop: cancel, done: make(chan error, 1)}
@@ -233,7 +255,7 @@ func run(t *testing.T, c config.Proxy) *running {
 	return r
 }
 
-func (r *running) isReady(t *testing.T) {
+func (r *running) isReady(t testing.TB) {
 	t.Helper()
 	testutil.Eventually(t, bound, func() error {
 		if code, body := get(t, r.AdminAddr(), "/readyz"); code != http.StatusOK {
@@ -243,7 +265,7 @@ func (r *running) isReady(t *testing.T) {
 	})
 }
 
-func get(t *testing.T, addr, path string) (code int, body string) {
+func get(t testing.TB, addr, path string) (code int, body string) {
 	t.Helper()
 	client := http.Client{Timeout: bound, Transport: &http.Transport{DisableKeepAlives: true}}
 	resp, err := client.Get("http://" + addr + path)
@@ -254,7 +276,7 @@ func get(t *testing.T, addr, path string) (code int, body string) {
 	return resp.StatusCode, string(b)
 }
 
-func dial(t *testing.T, addr string, creds credentials.TransportCredentials, more ...grpc.DialOption) *grpc.ClientConn {
+func dial(t testing.TB, addr string, creds credentials.TransportCredentials, more ...grpc.DialOption) *grpc.ClientConn {
 	t.Helper()
 	if creds == nil {
 		creds = insecure.NewCredentials()

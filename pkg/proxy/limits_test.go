@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/go-hclog"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc"
@@ -23,7 +24,9 @@ import (
 
 	"github.com/logd-io/logd/config"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/internal/http2test"
 	"github.com/logd-io/logd/pkg/internal/testutil"
+	"github.com/logd-io/logd/pkg/proxy"
 	"github.com/logd-io/logd/pkg/tlsconf"
 	"github.com/logd-io/logd/pkg/tlsconf/tlstest"
 )
@@ -92,12 +95,37 @@ func requireOverloaded(t *testing.T, err error) {
 	require.Positive(t, info.RetryAfter())
 }
 
+// A client past its rate is refused, until it was told to come again; health is not.
+func TestRequestRate(t *testing.T) {
+	_, r := limited(t, func(l *config.ProxyLimits) { l.RequestRate = 20 })
+	ctx := testutil.Context(t, bound)
+	cc := dial(t, r.Addr(), nil)
+	taken := 0
+	var err error
+	for range 10_000 {
+		if err = echo(ctx, cc); err != nil {
+			break
+		}
+		taken++
+	}
+	requireOverloaded(t, err)
+	require.ErrorContains(t, err, "request_rate")
+	require.GreaterOrEqual(t, taken, 20)
+	for range 40 {
+		_, err := healthv1.NewHealthClient(cc).Check(ctx, &healthv1.HealthCheckRequest{})
+		require.NoError(t, err)
+	}
+	require.Positive(t, r.gauge(t, `logproxy_throttled_total{limit="request_rate",outcome="refused"}`))
+	require.Positive(t, r.gauge(t, `logproxy_requests_past_rate_total{method="other",upstream="none"}`))
+	testutil.Eventually(t, bound, func() error { return echo(ctx, cc) })
+}
+
 // Who connects and says nothing takes no place of a client.
 func TestTheSilentTakeNoPlace(t *testing.T) {
 	_, r := limited(t, func(l *config.ProxyLimits) { l.MaxConnections = 4 })
-	var silent []*raw
+	var silent []*http2test.Conn
 	for range 50 {
-		silent = append(silent, rawTo(t, r.Addr()))
+		silent = append(silent, http2test.Dial(t, r.Addr(), bound))
 	}
 	r.comesTo(t, "logproxy_connections_unknown", 50)
 	require.NoError(t, echo(testutil.Context(t, bound), dial(t, r.Addr(), nil)))
@@ -125,9 +153,9 @@ func TestConnectionsAreBounded(t *testing.T) {
 	for _, cc := range all {
 		require.NoError(t, echo(ctx, cc), "who is in stays in")
 	}
+	require.NoError(t, one.Close()) // or it would try again, and take the place
 	require.NoError(t, all[0].Close())
 	r.comesTo(t, "logproxy_connections", 3)
-	require.NoError(t, one.Close())
 	require.NoError(t, echo(ctx, dial(t, r.Addr(), nil)))
 }
 
@@ -157,7 +185,8 @@ func TestOneClientDoesNotTakeAll(t *testing.T) {
 	f := ca.Files(t, tlsconf.RoleProxy, "px")
 	c.Listener.TLS = config.TLS{CAFile: f.CA, CertFile: f.Cert, KeyFile: f.Key}
 	c.Limits.MaxConnections, c.Limits.MaxCalls = 8, 4
-	r := run(t, c)
+	var out buffer
+	r := runWith(t, c, proxy.Deps{Logger: hclog.New(&hclog.LoggerOptions{Output: &out, Level: hclog.Debug})})
 	r.isReady(t)
 	ctx := testutil.Context(t, bound)
 	greedy := credentials.NewTLS(ca.Source(t, tlsconf.RoleClient, "greedy").Client(tlsconf.ALPNgRPC, tlsconf.RoleProxy, "px"))
@@ -173,6 +202,7 @@ func TestOneClientDoesNotTakeAll(t *testing.T) {
 	open(t, cc)
 	requireOverloaded(t, echo(ctx, cc))
 	require.EqualValues(t, 1, r.gauge(t, `logproxy_calls_refused_total{limit="client"}`))
+	require.Regexp(t, `access: call: method=\S+ code=ResourceExhausted took=\S+ principal=greedy\n`, out.String(), "no metric says who it is")
 	require.NoError(t, echo(ctx, dial(t, r.Addr(), other)))
 }
 
@@ -251,11 +281,11 @@ func TestAConnectionFullOfTheUnreadIsClosed(t *testing.T) {
 	good := dial(t, r.Addr(), nil)
 	ctx := testutil.Context(t, bound)
 	require.NoError(t, echo(ctx, good))
-	c := connect(t, r.Addr())
+	c := http2test.Connect(t, r.Addr(), bound)
 	for range 80 {
-		require.NoError(t, c.WriteData(c.call("/test.Play/Flood"), true, nil))
+		require.NoError(t, c.WriteData(c.Call("/test.Play/Flood"), true, nil))
 	}
-	c.isClosed()
+	c.IsClosed()
 	require.EqualValues(t, 1, r.gauge(t, `logproxy_connections_refused_total{limit="unread"}`))
 	r.comesTo(t, "logproxy_connections", 1)
 	r.comesTo(t, "logproxy_calls", 0)
@@ -266,16 +296,16 @@ func TestAConnectionFullOfTheUnreadIsClosed(t *testing.T) {
 // are refused, and the rest goes on.
 func TestCallsOfOneConnection(t *testing.T) {
 	_, r := limited(t, func(l *config.ProxyLimits) { l.MaxConcurrentStreams = 5 })
-	c := connect(t, r.Addr())
+	c := http2test.Connect(t, r.Addr(), bound)
 	first := uint32(0)
 	for range 10 {
-		id := c.call("/test.Play/HeaderFirst")
+		id := c.Call("/test.Play/HeaderFirst")
 		if first == 0 {
 			first = id
 		}
 	}
 	refused := map[uint32]bool{}
-	c.until("the refusals", func(f http2.Frame) bool {
+	c.Until("the refusals", func(f http2.Frame) bool {
 		if rst, ok := f.(*http2.RSTStreamFrame); ok {
 			require.Equal(t, http2.ErrCodeRefusedStream, rst.ErrCode)
 			refused[rst.StreamID] = true
@@ -295,11 +325,11 @@ func TestRapidReset(t *testing.T) {
 	bystander := dial(t, r.Addr(), nil)
 	ctx := testutil.Context(t, bound)
 	require.NoError(t, echo(ctx, bystander))
-	c := connect(t, r.Addr())
+	c := http2test.Connect(t, r.Addr(), bound)
 	most := 0.0
 	for range 20 {
 		for range 100 {
-			id := c.call("/test.Play/HeaderFirst")
+			id := c.Call("/test.Play/HeaderFirst")
 			if c.WriteRSTStream(id, http2.ErrCodeCancel) != nil {
 				break
 			}
@@ -318,43 +348,24 @@ func TestHeadersAreBounded(t *testing.T) {
 	big := strings.Repeat("x", 20<<10)
 	err := echo(metadata.AppendToOutgoingContext(testutil.Context(t, bound), "x-big", big), dial(t, r.Addr(), nil))
 	require.ErrorContains(t, err, "16384", "a library that asks is told the limit")
-	c := connect(t, r.Addr())
-	id := c.call("/test.Play/HeaderFirst", "x-a", big[:7<<10], "x-b", big[:7<<10], "x-c", big[:7<<10])
-	c.until("the refusal", func(f http2.Frame) bool {
+	c := http2test.Connect(t, r.Addr(), bound)
+	id := c.Call("/test.Play/HeaderFirst", "x-a", big[:7<<10], "x-b", big[:7<<10], "x-c", big[:7<<10])
+	c.Until("the refusal", func(f http2.Frame) bool {
 		rst, ok := f.(*http2.RSTStreamFrame)
 		return ok && rst.StreamID == id
 	})
-	next := c.call("/test.Other/Echo")
+	next := c.Call("/test.Other/Echo")
 	require.Equal(t, "/test.Other/Echo", n.came(t).method, "the connection is as good as before")
 	require.NoError(t, c.WriteRSTStream(next, http2.ErrCodeCancel))
 
 	// A block that never ends ends the connection.
-	require.NoError(t, c.WriteHeaders(http2.HeadersFrameParam{StreamID: next + 2, BlockFragment: headers("/x.Y/Z")}))
-	part := headers("/x.Y/Z", "x-big", big[:15<<10])
-	for range 1000 {
-		if c.WriteContinuation(next+2, false, part) != nil {
-			break
-		}
-	}
-	c.isClosed()
+	c.EndlessHeaders(next + 2)
 }
 
 func TestPingsAreBounded(t *testing.T) {
 	_, r := limited(t, func(*config.ProxyLimits) {})
-	c := connect(t, r.Addr())
-	for range 10 {
-		if c.WritePing(false, [8]byte{}) != nil {
-			break
-		}
-	}
-	c.until("GOAWAY", func(f http2.Frame) bool {
-		g, ok := f.(*http2.GoAwayFrame)
-		if ok {
-			require.Equal(t, http2.ErrCodeEnhanceYourCalm, g.ErrCode)
-		}
-		return ok
-	})
-	c.isClosed()
+	c := http2test.Connect(t, r.Addr(), bound)
+	c.PingsTooMuch()
 }
 
 // Who does not get on with the handshake loses the connection, however it dawdles.
@@ -380,13 +391,13 @@ func TestSlowHandshakes(t *testing.T) {
 			t.Parallel()
 			c.config.Limits.HandshakeTimeout = 300 * time.Millisecond
 			r := run(t, c.config)
-			raw := rawTo(t, r.Addr())
+			conn := http2test.Dial(t, r.Addr(), bound)
 			for _, b := range []byte(c.says) { // a byte at a time
-				if _, err := raw.Write([]byte{b}); err != nil {
+				if _, err := conn.Write([]byte{b}); err != nil {
 					break
 				}
 			}
-			raw.isClosed()
+			conn.IsClosed()
 			r.comesTo(t, "logproxy_connections_unknown", 0)
 			r.comesTo(t, "logproxy_connections", 0)
 		})
@@ -404,7 +415,7 @@ func TestTheOldestOfTheSilentGivesWay(t *testing.T) {
 	for most = 0; r.gauge(t, `logproxy_connections_refused_total{limit="unknown"}`) == 0; most += 100 {
 		require.Less(t, most, 2000, "nothing gives way")
 		for range 100 {
-			all = append(all, rawTo(t, r.Addr()))
+			all = append(all, http2test.Dial(t, r.Addr(), bound))
 		}
 	}
 	require.LessOrEqual(t, r.gauge(t, "logproxy_connections_unknown"), 1024.0)
@@ -419,10 +430,10 @@ func TestTheOldestOfTheSilentGivesWay(t *testing.T) {
 // What a client said it would compress with, and nobody can unpack.
 func TestACompressionNobodyKnows(t *testing.T) {
 	_, r := limited(t, func(*config.ProxyLimits) {})
-	c := connect(t, r.Addr())
-	id := c.call("/test.Play/Count", "grpc-encoding", "none-of-ours")
+	c := http2test.Connect(t, r.Addr(), bound)
+	id := c.Call("/test.Play/Count", "grpc-encoding", "none-of-ours")
 	require.NoError(t, c.WriteData(id, true, []byte{1, 0, 0, 0, 1, 'x'}))
-	c.until("the status", func(f http2.Frame) bool {
+	c.Until("the status", func(f http2.Frame) bool {
 		h, ok := f.(*http2.MetaHeadersFrame)
 		if !ok || h.StreamID != id {
 			return false

@@ -12,6 +12,10 @@ import (
 // node believes a proxy, so nothing a client sends may stand in it.
 const principalKey = "logd-original-principal"
 
+// clusterKey is the metadata by which a proxy tells a node which cluster it takes it
+// for one of.
+const clusterKey = "logd-cluster"
+
 // clientKeys are the keys of ours that clients may send. Any other is a proxy's to
 // say, also one that a newer node knows and we do not.
 var clientKeys = map[string]bool{
@@ -27,17 +31,20 @@ var hopKeys = map[string]bool{
 	"grpc-accept-encoding": true, "grpc-encoding": true, "grpc-internal-encoding-request": true,
 }
 
-// onward is what a node gets of a client's metadata, and whose call it is. That is
-// encoded, since the node decodes it: as it is, a '%' in one client's name would
-// make it another's.
-func onward(in metadata.MD, principal string) metadata.MD {
-	out := make(metadata.MD, len(in)+1)
+// onward is what a node gets of a client's metadata, whose call it is, and of which
+// cluster the node is to be. The name is encoded, since the node decodes it: as it is,
+// a '%' in one client's name would make it another's.
+func onward(in metadata.MD, principal, cluster string) metadata.MD {
+	out := make(metadata.MD, len(in)+2)
 	for k, v := range in {
 		if !hopKeys[k] && !strings.HasPrefix(k, ":") && (!strings.HasPrefix(k, "logd-") || clientKeys[k]) {
 			out[k] = v
 		}
 	}
 	out.Set(principalKey, forward.HeaderSafe(principal))
+	if cluster != "" {
+		out.Set(clusterKey, cluster)
+	}
 	return out
 }
 

@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
 )
 
@@ -54,12 +55,14 @@ func (p *passthrough) direct(ctx context.Context, method string, down *downstrea
 	if err != nil {
 		return nil, nil, err
 	}
-	leader, err := p.leader(ctx)
+	t, err := p.led(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
+	leader := t.Leader
+	forward.NoteServed(ctx, leader.ID())
 	in, _ := metadata.FromIncomingContext(ctx)
-	return metadata.NewOutgoingContext(ctx, onward(in, principal)), &passed{leader, down}, nil
+	return metadata.NewOutgoingContext(ctx, onward(in, principal, t.ClusterID)), &passed{leader, down}, nil
 }
 
 // allowed refuses what clients have no business asking of a node, and what only
@@ -78,11 +81,11 @@ func allowed(method string) error {
 	return nil
 }
 
-// leader waits for one, like a produce.
-func (p *passthrough) leader(ctx context.Context) (route.Upstream, error) {
+// led waits for a table with a leader, like a produce.
+func (p *passthrough) led(ctx context.Context) (*route.Table, error) {
 	t := p.holder.Load()
 	if t.Leader != nil {
-		return t.Leader, nil
+		return t, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, p.hold)
 	defer cancel()
@@ -93,7 +96,7 @@ func (p *passthrough) leader(ctx context.Context) (route.Upstream, error) {
 			return nil, apierr.NotSent{}
 		}
 	}
-	return t.Leader, nil
+	return t, nil
 }
 
 // passed is a node's connection as one passed-through call sees it.

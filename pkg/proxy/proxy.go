@@ -6,8 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
@@ -16,11 +19,14 @@ import (
 	"google.golang.org/grpc/health"
 
 	"github.com/logd-io/logd/config"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/balance"
 	"github.com/logd-io/logd/pkg/certwatch"
 	"github.com/logd-io/logd/pkg/discovery"
-	"github.com/logd-io/logd/pkg/discovery/serf"
-	"github.com/logd-io/logd/pkg/discovery/static"
+	"github.com/logd-io/logd/pkg/internal/adminpage"
+	"github.com/logd-io/logd/pkg/internal/events"
+	"github.com/logd-io/logd/pkg/internal/reload"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/membership"
 	"github.com/logd-io/logd/pkg/proxy/control"
 	"github.com/logd-io/logd/pkg/proxy/forward"
@@ -35,6 +41,9 @@ type Deps struct {
 	Logger   hclog.Logger         // nil: quiet
 	Registry *prometheus.Registry // nil: one of its own
 	Version  string
+	Tracing  *telemetry.Tracing // nil: nothing is traced. It is closed with what it is given to.
+	// Load reads the configuration anew, for POST /api/reload; nil: that is not there.
+	Load func() (config.Proxy, error)
 }
 
 // Proxy is a logproxy.
@@ -42,6 +51,7 @@ type Proxy struct {
 	cfg     config.Proxy
 	log     hclog.Logger
 	version string
+	tracing *telemetry.Tracing
 	id      string // in gossip, GetServers and status
 	addrs   Addrs
 
@@ -58,6 +68,19 @@ type Proxy struct {
 	admin   *telemetry.Admin
 	certs   []*certwatch.Watcher
 
+	reloading sync.Mutex // held by Reload
+	reloader  *reload.Reloader
+	live      config.Proxy // cfg as given, with what Reload has taken since; its alone
+
+	events   *events.Log
+	observer *observer
+	page     *adminpage.Page
+	peers    peerCerts
+	began    time.Time
+	own      []*tlsconf.Source // upstream.tls, and listener.tls if there is one
+
+	former atomic.Pointer[string] // see formerCluster
+
 	draining atomic.Bool
 	begun    atomic.Bool   // Run was called
 	drain    chan struct{} // closed by Drain: Run is to drain
@@ -68,19 +91,13 @@ type Proxy struct {
 	closeErr             error // written once, by closeOnce
 }
 
-// RoleError reports a certificate that is not a proxy's.
-type RoleError struct{ Got tlsconf.Identity }
-
-func (e *RoleError) Error() string {
-	return fmt.Sprintf("upstream.tls: the certificate is for role %s (%s), and nodes take a proxy's word only with role %s", e.Got.Role, e.Got.Name, tlsconf.RoleProxy)
-}
-
 // Open loads certificates, binds all listeners, and writes their addresses to
 // data_dir. Connections wait from then on and are served by Run.
 func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 	p := &Proxy{
-		cfg: cfg, log: deps.Logger, version: deps.Version,
+		cfg: cfg, log: deps.Logger, version: deps.Version, tracing: deps.Tracing,
 		holder: new(route.Holder), ends: newEndings(), health: health.NewServer(),
+		events: events.New(), began: time.Now(),
 		drain: make(chan struct{}), abort: make(chan struct{}), over: make(chan struct{}),
 	}
 	if p.log == nil {
@@ -96,6 +113,10 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 		}
 	}()
 
+	p.live = cfg
+	if p.reloader, err = reload.New("logproxy", p.log, reg); err != nil {
+		return nil, err
+	}
 	up, down, err := p.certificates(reg)
 	if err != nil {
 		return nil, err
@@ -112,8 +133,12 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 	if err != nil {
 		return nil, err
 	}
-	p.pool = upstream.New(upstream.Config{Credentials: func(name string) credentials.TransportCredentials {
-		return credentials.NewTLS(up.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, name))
+	calls, err := telemetry.ClientCalls(reg, nodev1.Node_ServiceDesc)
+	if err != nil {
+		return nil, err
+	}
+	p.pool = upstream.New(upstream.Config{DialOptions: append(calls.DialOptions(), p.tracing.DialOptions()...), Credentials: func(name string) credentials.TransportCredentials {
+		return credentials.NewTLS(p.peers.watch(name, up.Client(tlsconf.ALPNgRPC, tlsconf.RoleStorage, name)))
 	}})
 	policy, err := balance.ByName(cfg.Consume.Balance)
 	if err != nil {
@@ -121,7 +146,7 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 	}
 	p.control, err = control.New(control.Config{
 		Sources: sources, Pool: p.pool, Holder: p.holder, Policy: policy, MaxLag: uint64(max(cfg.Consume.MaxLag, 0)),
-		Logger: p.log.Named("control"), Registerer: reg,
+		Logger: p.log.Named("control"), Registerer: reg, Events: p.events,
 	})
 	if err != nil {
 		return nil, err
@@ -129,9 +154,20 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 	if err := p.serveWith(down, up.Identity().Name, reg); err != nil {
 		return nil, err
 	}
+	if p.page, err = p.newPage(); err != nil {
+		return nil, err
+	}
+	var adminTLS *tlsconf.Source
+	if cfg.Admin.TLS {
+		adminTLS = up
+	}
+	var reload func() ([]string, error)
+	if deps.Load != nil {
+		reload = func() ([]string, error) { return p.Reload(deps.Load) }
+	}
 	p.admin, err = telemetry.OpenAdmin(telemetry.AdminOptions{
-		Address: cfg.Admin.Address, Gatherer: reg, Ready: p.notReady,
-		Status: func() any { return p.Status() }, Logger: p.log.Named("admin"),
+		Address: cfg.Admin.Address, TLS: adminTLS, Gatherer: reg, Ready: p.NotReady, Profiling: cfg.Admin.PProf,
+		Status: func() any { return p.Status() }, Page: p.page, Drain: p.beginDrain, Reload: reload, Logger: p.log.Named("admin"),
 	})
 	if err != nil {
 		return nil, fmt.Errorf("admin.address: %w", err)
@@ -150,40 +186,31 @@ func Open(cfg config.Proxy, deps Deps) (_ *Proxy, err error) {
 // certificates loads what the proxy shows to nodes, and to clients (nil:
 // plaintext), and settles its name.
 func (p *Proxy) certificates(reg prometheus.Registerer) (up, down *tlsconf.Source, err error) {
-	load := func(path string, t config.TLS) (*tlsconf.Source, error) {
-		s, err := tlsconf.Load(tlsconf.Files{CA: t.CAFile, Cert: t.CertFile, Key: t.KeyFile})
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		w, err := certwatch.New(certwatch.Config{Source: s, Setting: path, Logger: p.log.Named("tls"), Registerer: reg})
-		if err != nil {
-			return nil, err
-		}
-		p.certs = append(p.certs, w)
-		return s, nil
-	}
-	if up, err = load("upstream.tls", p.cfg.Upstream.TLS); err != nil {
+	up, down, found := certificates(&p.cfg)
+	if err := found.Err(); err != nil {
 		return nil, nil, err
 	}
-	id := up.Identity()
-	switch {
-	case id.Role != tlsconf.RoleProxy:
-		return nil, nil, &RoleError{Got: id}
-	case p.cfg.Name != "" && p.cfg.Name != id.Name:
-		return nil, nil, fmt.Errorf("name: %q, but the certificate in upstream.tls names %q", p.cfg.Name, id.Name)
-	case p.cfg.Cluster != "" && p.cfg.Cluster != id.Cluster:
-		return nil, nil, fmt.Errorf("cluster: %q, but the certificate in upstream.tls is of cluster %q", p.cfg.Cluster, id.Cluster)
+	watch := func(path string, s *tlsconf.Source) error {
+		w, err := certwatch.New(certwatch.Config{Source: s, Setting: path, Logger: p.log.Named("tls"), Registerer: reg, Events: p.events})
+		if err != nil {
+			return err
+		}
+		p.certs, p.own = append(p.certs, w), append(p.own, s)
+		return nil
+	}
+	if err := watch("upstream.tls", up); err != nil {
+		return nil, nil, err
+	}
+	if down != nil {
+		if err := watch("listener.tls", down); err != nil {
+			return nil, nil, err
+		}
 	}
 	// Several proxies may share a certificate, and one that starts again is, to
 	// gossip, another.
 	var suffix [4]byte
 	_, _ = rand.Read(suffix[:]) // never fails
-	p.id = id.Name + "." + hex.EncodeToString(suffix[:])
-	if !p.cfg.Listener.TLS.IsZero() {
-		if down, err = load("listener.tls", p.cfg.Listener.TLS); err != nil {
-			return nil, nil, err
-		}
-	}
+	p.id = up.Identity().Name + "." + hex.EncodeToString(suffix[:])
 	return up, down, nil
 }
 
@@ -202,32 +229,24 @@ func (p *Proxy) discover(id tlsconf.Identity, reg prometheus.Registerer) ([]disc
 			}
 			advertise = net.JoinHostPort(host, "0") // the port that is bound
 		}
+		snapshot := "" // who was there, for a start while nobody of retry_join is
+		if p.cfg.DataDir != "" {
+			if err := os.MkdirAll(p.cfg.DataDir, 0o700); err != nil {
+				return nil, fmt.Errorf("data_dir: %w", err)
+			}
+			snapshot = filepath.Join(p.cfg.DataDir, "gossip.snapshot")
+		}
 		p.gossip, err = membership.Open(membership.Config{
 			ID: p.id, Role: membership.RoleProxy, BindAddr: p.cfg.Gossip.Address, AdvertiseAddr: advertise,
 			Label: id.Cluster, Key: keys[0], OtherKeys: keys[1:], RetryJoin: p.cfg.Gossip.RetryJoin,
-			Tags:   membership.Tags{Version: p.version},
+			Tags: membership.Tags{Version: p.version}, SnapshotPath: snapshot,
 			Logger: p.log.Named("gossip"), Registerer: reg,
 		})
 		if err != nil {
 			return nil, fmt.Errorf("gossip.address: %w", err)
 		}
 	}
-	var sources []discovery.Source
-	for _, d := range p.cfg.Sources() {
-		switch d.Kind {
-		case "serf":
-			sources = append(sources, serf.New(p.gossip))
-		case "static":
-			s, err := static.New(d.Nodes)
-			if err != nil {
-				return nil, fmt.Errorf("discovery.static: %w", err)
-			}
-			sources = append(sources, s)
-		default:
-			return nil, fmt.Errorf("discovery %q: unknown", d.Kind)
-		}
-	}
-	return sources, nil
+	return p.sources(reg)
 }
 
 // serveWith makes the data path and the server in front of it.
@@ -240,34 +259,34 @@ func (p *Proxy) serveWith(down *tlsconf.Source, name string, reg prometheus.Regi
 		scope = forward.SessionConnection
 	}
 	who := caller(down, sidecar)
+	rated, err := throttle.New(throttle.Config{
+		Rates: rates(p.cfg.Limits), Namespace: "logproxy", Logger: p.log, Registerer: reg,
+	})
+	if err != nil {
+		return err
+	}
 	p.forward, err = forward.New(forward.Config{
 		Holder: p.holder, Hints: p.control, Principal: who, Sessions: scope,
 		GetServers: p.cfg.GetServers, Self: p.id, Addr: func() string { return listening(p.lis) },
 		HoldTimeout: p.cfg.Produce.HoldTimeout,
 		HoldRecords: p.cfg.Produce.MaxHeld, HoldBytes: int64(p.cfg.Produce.MaxHeldBytes),
-		MaxSessions: p.cfg.Session.MaxSessions,
-		Logger:      p.log.Named("forward"), Registerer: reg,
+		MaxSessions: p.cfg.Session.MaxSessions, Rates: rated,
+		Logger: p.log.Named("forward"), Registerer: reg, Events: p.events, Tracer: p.tracing.Tracer(),
 	})
 	if err != nil {
 		return err
 	}
-	m, err := newMetrics(reg)
+	m, err := newMetrics(reg, telemetry.NewAccessLog(p.log.Named("access")), who, p.holder)
 	if err != nil {
 		return err
 	}
+	p.observer = &observer{events: p.events, forward: p.forward, holder: p.holder, newest: p.newest, metrics: m, throttle: rated}
 	pass := &passthrough{holder: p.holder, principal: who, hold: p.cfg.Produce.HoldTimeout}
-	if p.bounds, err = newBounds(&p.cfg, who, m, reg); err != nil {
+	if p.bounds, err = newBounds(&p.cfg, who, rated, m, reg); err != nil {
 		return err
 	}
-	p.server = newServer(p.cfg.Limits, p.forward, p.health, pass, p.ends, m, p.bounds, down)
+	p.server = newServer(p.tracing, p.cfg.Limits, p.forward, p.health, pass, p.ends, m, p.bounds, down)
 	return nil
-}
-
-// Reload has the certificates read again, and returns before they are.
-func (p *Proxy) Reload() {
-	for _, w := range p.certs {
-		w.Reload()
-	}
 }
 
 // ID names the proxy in gossip and to clients: its certificate's name and a

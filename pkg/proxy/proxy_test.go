@@ -3,6 +3,7 @@ package proxy_test
 import (
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/logd-io/logd/config"
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/balance"
 	"github.com/logd-io/logd/pkg/internal/testutil"
 	"github.com/logd-io/logd/pkg/membership"
@@ -170,24 +172,62 @@ func TestReadyHealthAndStatus(t *testing.T) {
 		})
 	}
 
-	code, status := get(t, r.AdminAddr(), "/api/status")
-	require.Equal(t, http.StatusOK, code)
+	var text string
 	var st proxy.Status
-	require.NoError(t, json.Unmarshal([]byte(status), &st))
+	testutil.Eventually(t, bound, func() error { // where the log ends is heard in its own time
+		var code int
+		code, text = get(t, r.AdminAddr(), "/api/status")
+		require.Equal(t, http.StatusOK, code)
+		st = proxy.Status{}
+		require.NoError(t, json.Unmarshal([]byte(text), &st))
+		if len(st.Nodes) != 1 || st.Nodes[0].Visible == nil {
+			return errors.New(text)
+		}
+		return nil
+	})
 	require.Equal(t, r.ID(), st.ID)
 	require.True(t, st.Ready)
 	require.Equal(t, uuid, st.ClusterID)
 	require.Equal(t, n.id, st.LeaderID)
-	require.Len(t, st.Nodes, 1)
 	require.True(t, st.Nodes[0].Leader)
 	require.Equal(t, n.addr, st.Nodes[0].Address)
+	require.Equal(t, uint64(0), *st.Nodes[0].Lag)
+	require.Contains(t, text, `"p50_seconds": null`, "no call has had a part in it")
 
-	_, text := get(t, r.AdminAddr(), "/metrics")
+	_, text = get(t, r.AdminAddr(), "/metrics")
 	require.Contains(t, text, `logproxy_upstream_is_leader{upstream="n1.0000000a"} 1`)
-	require.Contains(t, text, `logproxy_requests_total{code="OK",method="Check"}`)
+	require.Contains(t, text, `logproxy_requests_total{code="OK",method="Check",upstream="none"}`)
 	problems, err := promlint.New(strings.NewReader(text)).Lint()
 	require.NoError(t, err)
 	require.Empty(t, problems)
+}
+
+// What is not known is null or missing, and no zero that could be true.
+func TestStatusOfANodeThatIsDown(t *testing.T) {
+	ca := tlstest.NewCA(t, cluster)
+	n := startNode(t, ca)
+	n.absent = []*nodev1.Peer{{Id: "n2.0000000b", RpcAddr: "127.0.0.1:1", Voter: true}}
+	n.leads("")
+	r := run(t, conf(t, ca, n))
+	var st map[string]any
+	var nodes []any
+	testutil.Eventually(t, bound, func() error {
+		_, text := get(t, r.AdminAddr(), "/api/status")
+		st = nil
+		require.NoError(t, json.Unmarshal([]byte(text), &st))
+		if nodes = st["nodes"].([]any); len(nodes) != 2 || nodes[0].(map[string]any)["next_offset"] == nil {
+			return errors.New(text)
+		}
+		return nil
+	})
+	require.NotContains(t, st, "leader_id")
+	up, down := nodes[0].(map[string]any), nodes[1].(map[string]any)
+	require.Equal(t, 1., up["next_offset"])
+	require.Equal(t, 0., up["lag_records"])
+	for _, key := range []string{"next_offset", "lag_records", "p50_seconds", "p99_seconds"} {
+		require.Contains(t, down, key)
+		require.Nil(t, down[key], key)
+	}
 }
 
 // What a configuration may name is what there is.

@@ -9,6 +9,7 @@ import (
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/internal/events"
 )
 
 // lastWords is how long streams that were told to end may take to say so.
@@ -33,7 +34,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 
 	// What serves a call must outlive ctx, whose end is only the wish to stop.
 	base := context.WithoutCancel(ctx)
-	failed := make(chan error, 6+len(p.certs)) // one from each part
+	failed := make(chan error, 8+len(p.certs)) // one from each part
 	start := func(what string, run func(context.Context) error) part {
 		ctx, cancel := context.WithCancel(base)
 		w := part{cancel: cancel, done: make(chan struct{})}
@@ -55,7 +56,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	admin := start("admin", p.admin.Run)
 	deciding := start("control", p.control.Run)
 	reporting := start("health", p.reportHealth)
+	noting := start("cluster", p.noteCluster)
 	looking := start("limits", p.bounds.run)
+	observing := start("observer", p.observer.run)
 	var watching []part
 	for _, w := range p.certs {
 		watching = append(watching, start("certificates", w.Run))
@@ -72,12 +75,14 @@ func (p *Proxy) Run(ctx context.Context) error {
 		p.log.Error("a part of the proxy has failed; draining", "err", err)
 	}
 
-	// Outside in: no new calls, then those there are, then what they went through,
-	// then the word to others that we are gone. The admin server sees it all.
+	// Outside in: the word that no new calls should come, then none, then those there are,
+	// then what they went through, then the word to others that we are gone. The admin
+	// server sees it all.
 	begin := time.Now()
-	p.drainServer()
+	p.drainServer(serving.done)
 	serving.stop()
 	reporting.stop()
+	noting.stop()
 	looking.stop()
 	for _, w := range watching {
 		w.stop()
@@ -94,6 +99,8 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if p.gossip != nil {
 		errs = append(errs, p.gossip.Close())
 	}
+	observing.stop()
+	_ = p.page.Close() // it has nothing to fail
 	admin.stop()
 	p.log.Info("logproxy has stopped", "took", time.Since(begin).Round(time.Millisecond))
 	return errors.Join(errs...)
@@ -117,11 +124,23 @@ func (p *Proxy) reportHealth(ctx context.Context) error {
 	}
 }
 
-// drainServer stops the server in the order of the package's invariant.
-func (p *Proxy) drainServer() {
+// drainServer stops the server in the order of the package's invariant. Closed, deaf
+// tells that it accepts nothing more anyway.
+func (p *Proxy) drainServer(deaf <-chan struct{}) {
 	p.draining.Store(true)
-	p.log.Info("draining", "drain_timeout", p.cfg.DrainTimeout)
+	p.log.Info("draining", "drain_delay", p.cfg.DrainDelay, "drain_timeout", p.cfg.DrainTimeout)
 	p.health.Shutdown()
+	if p.cfg.DrainDelay > 0 {
+		p.events.Addf("drain", events.Warning, "", "the proxy drains: new calls are taken for %v, for those who do not know yet", p.cfg.DrainDelay)
+		t := time.NewTimer(p.cfg.DrainDelay)
+		select {
+		case <-t.C:
+		case <-deaf:
+		case <-p.abort:
+		}
+		t.Stop()
+	}
+	p.events.Addf("drain", events.Warning, "", "the proxy drains: new calls are refused, open ones have %v", p.cfg.DrainTimeout)
 	p.ends.endWatchers(errDraining)
 
 	done := make(chan struct{})
@@ -162,7 +181,7 @@ func (p *Proxy) aborted() bool {
 // Drain makes Run drain and return, and waits for that or for ctx. Without Run
 // it waits for ctx.
 func (p *Proxy) Drain(ctx context.Context) error {
-	p.drainOnce.Do(func() { close(p.drain) })
+	p.beginDrain()
 	select {
 	case <-p.over:
 		return nil
@@ -170,6 +189,8 @@ func (p *Proxy) Drain(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 }
+
+func (p *Proxy) beginDrain() { p.drainOnce.Do(func() { close(p.drain) }) }
 
 // Close releases everything. If Run is under way it ends at once, without
 // draining and without leaving gossip, as if the process had died; Close waits
@@ -207,5 +228,6 @@ func (p *Proxy) release() error {
 	if p.lis != nil && !p.begun.Load() { // else the server has closed it
 		errs = append(errs, p.lis.Close())
 	}
+	errs = append(errs, p.tracing.Close())
 	return errors.Join(errs...)
 }

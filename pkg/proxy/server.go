@@ -20,8 +20,10 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/proxy/forward"
 	"github.com/logd-io/logd/pkg/proxy/route"
+	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -55,7 +57,7 @@ type bounds struct {
 
 // newBounds makes what cfg says. With TLS, where clients differ, none of them gets
 // more than half of anything.
-func newBounds(cfg *config.Proxy, who func(context.Context) (string, error), m *metrics, reg prometheus.Registerer) (*bounds, error) {
+func newBounds(cfg *config.Proxy, who func(context.Context) (string, error), rates *throttle.Throttle, m *metrics, reg prometheus.Registerer) (*bounds, error) {
 	budget := netlimit.Clients(netlimit.Files())
 	if most := cfg.Limits.MaxConnections; most != 0 {
 		budget.Kept = min(most, budget.Kept)
@@ -71,7 +73,7 @@ func newBounds(cfg *config.Proxy, who func(context.Context) (string, error), m *
 		fresh: netlimit.NewNewest(budget.New, m.refusedConns.WithLabelValues("unknown").Inc),
 		calls: &admission{
 			gate:   netlimit.NewFairGate(cfg.Limits.MaxCalls, share(cfg.Limits.MaxCalls)),
-			memory: newMemory(uint64(cfg.Limits.Memory)), who: who, m: m,
+			memory: newMemory(uint64(cfg.Limits.Memory)), who: who, m: m, rates: rates,
 		},
 		unread: newUnread(cfg.Limits.MaxUnread, m),
 	}
@@ -94,7 +96,7 @@ func (b *bounds) run(ctx context.Context) error {
 }
 
 // newServer makes the clients' gRPC server. tls nil is plaintext.
-func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrough, ends *endings, m *metrics, b *bounds, tls *tlsconf.Source) *grpc.Server {
+func newServer(tracing *telemetry.Tracing, limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.HealthServer, pass *passthrough, ends *endings, m *metrics, b *bounds, tls *tlsconf.Source) *grpc.Server {
 	door := netlimit.Door{Gate: b.conns, Refused: func(full *netlimit.FullError) {
 		if full.Of != "" {
 			m.refusedConns.WithLabelValues("client").Inc()
@@ -110,7 +112,7 @@ func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.He
 			return name
 		}
 	}
-	s := grpc.NewServer(
+	s := grpc.NewServer(append(tracing.ServerOptions(),
 		grpc.Creds(netlimit.Credentials(creds, door)),
 		forward.ServerCodec(),
 		grpc.MaxConcurrentStreams(uint32(limits.MaxConcurrentStreams)),
@@ -128,7 +130,7 @@ func newServer(limits config.ProxyLimits, fwd *forward.Forwarder, hs healthv1.He
 		grpc.ChainUnaryInterceptor(m.unary, b.calls.unary),
 		grpc.ChainStreamInterceptor(m.stream, b.calls.stream, b.unread.stream, ends.stream),
 		grpc.UnknownServiceHandler(pass.handler()),
-	)
+	)...)
 	fwd.Register(s)
 	healthv1.RegisterHealthServer(s, hs)
 	reflection.Register(s) // v1 and v1alpha

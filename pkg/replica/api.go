@@ -98,6 +98,18 @@ type Batch struct {
 	Records []byte
 	// Timestamp is the leader's clock, unix ns; it answers "offset at a time".
 	Timestamp int64
+	// Commit, if it is set, takes how the batch was committed. It is the replica's until
+	// the batch is done.
+	Commit *Commit
+}
+
+// Commit is how a batch that was applied came there, for who traces it.
+type Commit struct {
+	Proposed time.Time // when Raft was given its entry
+	Visible  time.Time // when the state machine had applied that, and readers saw it
+	Index    uint64    // of the entry; 0: it was not applied
+	Term     uint64
+	Batches  int // in the entry
 }
 
 // Result says where a batch is in the log. The offsets of a duplicate are those

@@ -64,6 +64,7 @@ func newBatcher(apply func([]byte) raft.ApplyFuture, notLead func() error, maxBy
 func (b *batcher) submit(batch Batch) (*Pending, error) {
 	p := &Pending{
 		batch: batch,
+		born:  time.Now(),
 		size:  int64(len(batch.Records) + headerSize(batch.Key != [16]byte{})),
 		done:  make(chan struct{}),
 	}
@@ -115,6 +116,7 @@ func (b *batcher) propose() {
 			if b.bugs.early || b.bugs.ackProposed {
 				pr.guess(b.next())
 			}
+			pr.proposing()
 			pr.future = b.apply(payload)
 			pr.taken = endWith(pr.future, b.done)
 			if pr.acked = b.bugs.ackProposed && pr.taken; pr.acked {
@@ -144,6 +146,7 @@ func (b *batcher) collect() {
 				if b.bugs.early {
 					a.outcomes = pr.guessed
 				}
+				pr.committed(pr.future.Index(), a.term)
 				pr.decide(a.outcomes)
 				b.metrics.count(pr)
 				continue
@@ -279,6 +282,24 @@ func (pr *proposal) encode() []byte {
 		}
 	}
 	return out
+}
+
+// proposing notes the time for those batches that are traced.
+func (pr *proposal) proposing() {
+	for _, p := range pr.waiting {
+		if p.batch.Commit != nil {
+			p.batch.Commit.Proposed = time.Now()
+		}
+	}
+}
+
+// committed is told once the entry is applied, and before anybody hears of it.
+func (pr *proposal) committed(index, term uint64) {
+	for _, p := range pr.waiting {
+		if c := p.batch.Commit; c != nil {
+			c.Visible, c.Index, c.Term, c.Batches = time.Now(), index, term, len(pr.waiting)
+		}
+	}
 }
 
 // decide hands the outcomes of an applied entry to its pendings.

@@ -54,6 +54,7 @@ func (r *Replica) startEngine() (err error) {
 	e.detector = &detector{e: e, metrics: r.compared, wake: make(chan struct{}, 1)}
 	snaps := r.store.Snapshots()
 	log := r.store.Log()
+	logger := newRaftLog(r.logger, e.stopping.Load)
 	e.fsm = &fsm{
 		log: log, cluster: r.cluster, fail: r.store.Fail, moved: e.moved, m: newMachine(),
 		checkpointEntries: r.cfg.CheckpointEntries, checkpointBytes: r.cfg.CheckpointBytes,
@@ -64,7 +65,7 @@ func (r *Replica) startEngine() (err error) {
 		r.probe.made(e.fsm.m, 0)
 	}
 	e.trans = &transport{
-		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: r.logger.Named("transport"), rules: r.rules,
+		id: r.cfg.ID, cluster: r.cluster, dial: r.cfg.Dial, logger: logger.Named("transport"), rules: r.rules,
 		start: func() (uint64, uint64) { s := log.Start(); return s.Index, s.Term },
 		flip:  snaps.Flip, heard: e.heard, replicates: e.replicates, install: e.install, reads: e.reads,
 		takes: r.reserve.admit, low: r.reserve.low, full: r.store.Full, answered: e.voters.heard,
@@ -74,7 +75,7 @@ func (r *Replica) startEngine() (err error) {
 		e.trans.sends = r.probe.sends
 	}
 	e.trans.open()
-	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, r.logger.Named("raft"))
+	conf := raftConfig(r.cfg.ID, r.cfg.Heartbeat, logger.Named("raft"))
 	err = r.guard(func() (err error) {
 		if !r.store.HasCheckpoint() {
 			// Nothing will be restored: every entry is applied from the first on.

@@ -28,9 +28,12 @@ var (
 	// ErrHasState refuses a Bootstrap on a node that already has Raft state.
 	ErrHasState = errors.New("node already has raft state")
 
-	// ErrRaftStopped ends Run when Raft stopped by itself: this node was the
-	// leader and removed itself from the configuration.
-	ErrRaftStopped = errors.New("raft stopped: this node was removed from the cluster")
+	// ErrNoOtherVoter answers Transfer on the only voter of its cluster.
+	ErrNoOtherVoter = errors.New("no other voter: nobody could lead in this node's place")
+
+	// ErrRaftStopped ends Run when Raft stopped by itself: this node was removed
+	// from the configuration.
+	ErrRaftStopped = errors.New("raft stopped: this node was removed from the cluster; with its data_dir removed, too, it joins as a new node")
 )
 
 // NotLeaderError says that this node does not lead, so that nothing was
@@ -142,6 +145,15 @@ type NameTakenError struct{ Name, ID string }
 func (e *NameTakenError) Error() string {
 	return fmt.Sprintf("name %s already belongs to node %s, which must be removed first", e.Name, e.ID)
 }
+
+// TransferError says that this node kept its leadership, which it was to hand on.
+// Another attempt may do better.
+type TransferError struct{ Err error }
+
+func (e *TransferError) Error() string { return "leadership was not handed on: " + e.Err.Error() }
+
+// Unwrap gives Raft's reason.
+func (e *TransferError) Unwrap() error { return e.Err }
 
 // FatalError ends Run after a fault that this process must not survive: a
 // failed write or fsync, corruption, or divergence. Its stores are unusable.

@@ -46,7 +46,10 @@ type due struct {
 }
 
 // appliedData answers the future of a data entry on the node that proposed it.
-type appliedData struct{ outcomes []outcome }
+type appliedData struct {
+	outcomes []outcome
+	term     uint64
+}
 
 // appliedControl answers the future of a control entry.
 type appliedControl struct{ term uint64 }
@@ -81,7 +84,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 			}
 			answers[i] = &appliedControl{term: l.Term}
 		default:
-			a := &appliedData{}
+			a := &appliedData{term: l.Term}
 			a.outcomes, f.pub, err = f.m.data(l.Index, l.Data, a.outcomes, f.pub)
 			answers[i] = a
 		}

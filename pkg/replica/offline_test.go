@@ -101,7 +101,7 @@ func TestVerifyFindsEveryFlippedBit(t *testing.T) {
 				continue
 			}
 			for place := range info.Size {
-				if info.Size > 600 && rng.Int64N(info.Size) > 600 {
+				if info.Size > 200 && rng.Int64N(info.Size) > 200 {
 					continue
 				}
 				mask := byte(1) << rng.IntN(8)
@@ -121,5 +121,5 @@ func TestVerifyFindsEveryFlippedBit(t *testing.T) {
 		}
 	}
 	t.Logf("%d flipped bits, %d missed", flips, missed)
-	require.Greater(t, flips, 5000)
+	require.Greater(t, flips, 1500)
 }

@@ -1,10 +1,14 @@
 package replica
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Pending is a submitted batch on its way.
 type Pending struct {
 	batch Batch
+	born  time.Time     // when it was submitted
 	size  int64         // what it counts against the bytes in flight
 	done  chan struct{} // closed once res and err are final
 	res   Result

@@ -99,31 +99,6 @@ func (r *Replica) Drain(ctx context.Context) error {
 	return e.batch.drained(ctx)
 }
 
-// Transfer hands leadership to target, or to the most up-to-date voter when it
-// is "". Batches are refused meanwhile, and those submitted before are decided
-// first: Raft would otherwise end them with an unknown outcome.
-func (r *Replica) Transfer(ctx context.Context, target string) error {
-	r.transfers.Add(1)
-	defer r.transfers.Add(-1)
-	e := r.engine.Load()
-	if e == nil {
-		return ErrNotRunning
-	}
-	if !r.View().IsLeader {
-		return e.notLeader()
-	}
-	if err := e.batch.drained(ctx); err != nil {
-		return fmt.Errorf("drain before transfer: %w", err)
-	}
-	var f raft.Future
-	if target == "" {
-		f = e.raft.LeadershipTransfer()
-	} else {
-		f = e.raft.LeadershipTransferToServer(raft.ServerID(target), raft.ServerAddress(target))
-	}
-	return e.result(await(ctx, f, e.done), "transfer leadership")
-}
-
 // SetLowest makes the cluster answer for no offset below off any more, on every
 // node; each then gives up what it can of its log. Only the leader may say so;
 // what Config.Retain makes it say is in retention.go.

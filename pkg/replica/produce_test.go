@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -218,6 +219,71 @@ func TestTransferDrainsFirst(t *testing.T) {
 		require.ErrorAs(t, l.r.Transfer(context.Background(), ""), &notLeader)
 	}
 	c.equal()
+}
+
+func TestTransferThatFailsSaysWhy(t *testing.T) {
+	t.Parallel()
+	t.Run("nobody else", func(t *testing.T) {
+		t.Parallel()
+		require.ErrorIs(t, boot(t, 1, nil).leader().r.Transfer(context.Background(), ""), replica.ErrNoOtherVoter)
+	})
+	t.Run("one who is gone", func(t *testing.T) {
+		t.Parallel()
+		c := boot(t, 3, nil)
+		l := c.leader()
+		for _, n := range c.up() {
+			if n != l {
+				require.NoError(t, n.stop())
+				var failed *replica.TransferError
+				require.ErrorAs(t, l.r.Transfer(context.Background(), n.id), &failed)
+				require.True(t, l.r.View().IsLeader)
+				return
+			}
+		}
+	})
+}
+
+// I25: a transfer to a voter that is behind and away, tried again and again, leaves a leader
+// that takes records.
+func TestTransferToOneWhoIsAwayHarmsNobody(t *testing.T) {
+	t.Parallel()
+	c := boot(t, 3, nil)
+	l := c.leader()
+	for _, n := range c.up() {
+		if n == l {
+			continue
+		}
+		require.NoError(t, n.stop())
+		c.produce([16]byte{1}, 0, "which it has not got")
+		for range 3 {
+			var failed *replica.TransferError
+			require.ErrorAs(t, l.r.Transfer(context.Background(), n.id), &failed)
+			require.ErrorContains(t, failed, n.id+" ")
+		}
+		p, err := l.r.Submit(one("after"))
+		require.NoError(t, err)
+		_, err = p.Result()
+		require.NoError(t, err)
+		return
+	}
+}
+
+// With nobody named, leadership goes to one who is there, also where the one who is away
+// has as much of the log.
+func TestTransferGoesToOneWhoAnswers(t *testing.T) {
+	t.Parallel()
+	for i := range 2 {
+		c := boot(t, 3, nil)
+		l := c.leader()
+		c.produce([16]byte{1}, 0, "all have it")
+		others := slices.DeleteFunc(c.up(), func(n *node) bool { return n == l })
+		for _, n := range others {
+			n.visible(l.r.Log().Visible())
+		}
+		require.NoError(t, others[i].stop())
+		require.NoError(t, l.r.Transfer(context.Background(), ""))
+		others[1-i].await("leads", func(v replica.View) bool { return v.IsLeader })
+	}
 }
 
 func TestDrain(t *testing.T) {

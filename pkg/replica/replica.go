@@ -50,6 +50,7 @@ type Replica struct {
 	transfers atomic.Int32 // Transfers under way
 
 	clocks   clocks // of the other nodes
+	keep     keep   // what retention is to leave
 	retained *retentionMetrics
 	compared *detectorMetrics
 
@@ -68,6 +69,7 @@ type Replica struct {
 	stopped  chan struct{}            // capacity 1: Raft stopped by itself
 
 	viewMu sync.Mutex
+	led    string               // the leader known last; guarded by viewMu
 	view   atomic.Pointer[View] // written under viewMu
 	viewed chan struct{}        // closed and replaced, under viewMu, when view changes
 }
@@ -132,6 +134,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	}
 	r.reserve.look()
 	r.compared = newDetectorMetrics(cfg.Registerer)
+	r.keep.set(cfg.Retain)
 	r.retained = newRetentionMetrics(cfg.Registerer, r)
 	r.publish(r.idleView())
 	return r, nil

@@ -34,9 +34,9 @@ func TestARefusalLeavesTheRecordsOut(t *testing.T) {
 			r.refused = on
 			a, b := link(t, r)
 			var low []bool
-			a.answered = func(id string, resp *raft.AppendEntriesResponse, err error) {
+			a.answered = func(id string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error) {
 				var v voters
-				v.heard(id, resp, err)
+				v.heard(id, req, resp, err)
 				l, _ := v.stand(id, time.Second)
 				low = append(low, l)
 			}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/logd-io/logd/pkg/commitlog"
@@ -34,6 +35,64 @@ type Retain struct {
 	// Segments and checkpoints of other nodes lie elsewhere; DESIGN.md says by how
 	// much a node's disk may exceed it.
 	Bytes int64
+}
+
+// Retain changes what the cluster keeps, from Config's, when this node leads: every
+// node should be told the same. It does not block. What has gone stays gone.
+func (r *Replica) Retain(keep Retain) { r.keep.set(keep) }
+
+// Loss is what a change of Retain has the cluster give up at once.
+type Loss struct {
+	From, To uint64 // the records [From, To); the lowest offset before and after
+	Bytes    int64  // what this node's segments take that go with them
+	Left     uint64 // records that are kept
+}
+
+// Records is how many go.
+func (l Loss) Records() uint64 { return l.To - l.From }
+
+// Loss tells what would go if the cluster kept only what to says, beyond what goes
+// anyway: by this node's log, and its clock, whether it leads or not. An error is about
+// age alone, and what it says is then too little.
+func (r *Replica) Loss(to Retain) (Loss, error) {
+	log, now := r.store.Log(), r.cfg.Clock()
+	is, _ := r.keep.get()
+	from, err := (&policy{Retain: is}).decide(log, now, true)
+	if err != nil {
+		return Loss{}, err
+	}
+	below, err := (&policy{Retain: to}).decide(log, now, true)
+	if below <= from {
+		return Loss{From: from, To: from}, err
+	}
+	l := Loss{From: from, To: below, Bytes: log.BytesBelow(below) - log.BytesBelow(from)}
+	if visible := log.Visible(); visible > below {
+		l.Left = visible - below
+	}
+	return l, err
+}
+
+// keep is a Retain that changes.
+type keep struct {
+	mu      sync.Mutex
+	is      Retain        // guarded by mu
+	changed chan struct{} // closed and replaced, under mu, whenever is changes
+}
+
+func (k *keep) set(to Retain) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.is = to
+	if k.changed != nil {
+		close(k.changed)
+	}
+	k.changed = make(chan struct{})
+}
+
+func (k *keep) get() (Retain, <-chan struct{}) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.is, k.changed
 }
 
 // retained is what a decision about retention looks at.
@@ -79,9 +138,6 @@ func (p *policy) decide(log retained, now time.Time, clock bool) (lowest uint64,
 // offset to be kept. What each node then gives up is maintenance's.
 func (e *engine) retain() {
 	r := e.r
-	if r.cfg.Retain == (Retain{}) {
-		return
-	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	tick := time.NewTicker(retainPeriod)
@@ -93,8 +149,16 @@ func (e *engine) retain() {
 		paused bool
 	)
 	for {
+		keep, changed := r.keep.get()
+		due := tick.C
+		if keep == (Retain{}) {
+			due, p = nil, nil
+			r.retained.paused.Set(0)
+		}
 		select {
-		case <-tick.C:
+		case <-due:
+		case <-changed:
+			continue
 		case <-e.stop:
 			return
 		}
@@ -104,8 +168,8 @@ func (e *engine) retain() {
 			r.retained.paused.Set(0)
 			continue
 		}
-		if p == nil || term != v.Term {
-			p, term, since, paused = &policy{Retain: r.cfg.Retain}, v.Term, time.Now(), false
+		if p == nil || term != v.Term || p.Retain != keep {
+			p, term, since, paused = &policy{Retain: keep}, v.Term, time.Now(), false
 		}
 		now := r.cfg.Clock()
 		clock := p.Age <= 0 || r.trusting || r.clocks.agree(r.cfg.ID, v.Peers, now)

@@ -25,6 +25,23 @@ func newRetentionMetrics(reg prometheus.Registerer, r *Replica) *retentionMetric
 		reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts(opts(name, help)), f))
 	}
 	log := r.store.Log()
+	gauge("commit_index", "Raft index up to which this node knows entries to be committed.", func() float64 { return float64(r.committed()) })
+	gauge("applied_index", "Raft index up to which this node has applied entries that the state machine gets.", func() float64 {
+		if e := r.engine.Load(); e != nil {
+			return float64(e.fsm.applied.Load())
+		}
+		return 0
+	})
+	gauge("last_index", "Raft index of the last entry on disk.", func() float64 { return float64(log.Last()) })
+	gauge("voters", "Servers with a vote in the Raft configuration.", func() float64 {
+		n := 0
+		for _, p := range r.View().Peers {
+			if p.Voter {
+				n++
+			}
+		}
+		return float64(n)
+	})
 	gauge("lowest_offset", "Lowest readable offset.", func() float64 { return float64(log.Lowest()) })
 	gauge("visible_offset", "Offset that the next record gets.", func() float64 { return float64(log.Visible()) })
 	gauge("retained_bytes", "What the log's segments take on disk.", func() float64 { return float64(log.Stats().Bytes) })

@@ -248,6 +248,59 @@ func TestRetentionUnderTrouble(t *testing.T) {
 	})
 }
 
+// What is kept can be changed while the log is in use, and back.
+func TestWhatIsKeptChanges(t *testing.T) {
+	retention(t, 1, replica.Retain{}, nil, nil, func(s *retaining) {
+		fill := func() {
+			for range 150 {
+				s.put([16]byte{1})
+			}
+			time.Sleep(5 * time.Second)
+		}
+		keep := func(retain replica.Retain) {
+			for _, n := range s.up() {
+				n.r.Retain(retain)
+			}
+		}
+		lowest := func() uint64 { return s.leader().r.Log().Lowest() }
+		fill()
+		require.Zero(s.t, lowest(), "all of it")
+
+		// How much goes can be told before.
+		loss := func(to replica.Retain) replica.Loss {
+			l, err := s.leader().r.Loss(to)
+			require.NoError(s.t, err)
+			return l
+		}
+		require.Zero(s.t, loss(replica.Retain{Age: time.Hour, Bytes: 1 << 30}).Records())
+		told := loss(replica.Retain{Bytes: 8 << 10})
+		before := s.leader().r.Log().Stats().Bytes
+		all := loss(replica.Retain{Age: time.Second})
+		require.Equal(s.t, replica.Loss{To: s.leader().r.Log().Visible(), Bytes: all.Bytes}, all)
+		require.Greater(s.t, all.Bytes, told.Bytes)
+
+		keep(replica.Retain{Bytes: 8 << 10})
+		time.Sleep(10 * time.Second)
+		less := lowest()
+		require.NotZero(s.t, less, "with no record and no election in between")
+		require.Equal(s.t, less, told.To)
+		require.Zero(s.t, told.From)
+		require.Equal(s.t, s.leader().r.Log().Visible()-less, told.Left)
+		require.Positive(s.t, told.Bytes)
+		require.LessOrEqual(s.t, told.Bytes, before)
+		require.Zero(s.t, loss(replica.Retain{Bytes: 8 << 10}).Records(), "it has gone")
+
+		keep(replica.Retain{})
+		fill()
+		require.Equal(s.t, less, lowest(), "nothing more goes")
+
+		keep(replica.Retain{Age: 20 * time.Second})
+		time.Sleep(time.Minute)
+		require.Greater(s.t, lowest(), less)
+		s.check()
+	})
+}
+
 // A follower whose disk is slow is overtaken again and again while it is sent
 // entries, and comes up all the same once it can.
 func TestRetentionOvertakesASlowFollower(t *testing.T) {

@@ -25,6 +25,7 @@ type oracle struct {
 
 	entries map[place]fact       // every entry that any node stored
 	chosen  []uint64             // term of each committed entry, by index; 0 unknown
+	by      []uint64             // the term in which it was known to be committed, by index; not before it was
 	leaders map[uint64]string    // by term
 	lasts   map[uint64]appliedAt // what applying an entry led to
 	applied uint64               // newest entry applied by anybody
@@ -51,7 +52,7 @@ type appliedAt struct {
 func newOracle(model *simModel) *oracle {
 	return &oracle{
 		begin: time.Now(), stop: make(chan struct{}), model: model,
-		entries: map[place]fact{}, chosen: make([]uint64, 1), leaders: map[uint64]string{}, lasts: map[uint64]appliedAt{},
+		entries: map[place]fact{}, chosen: make([]uint64, 1), by: make([]uint64, 1), leaders: map[uint64]string{}, lasts: map[uint64]appliedAt{},
 		configs: map[place]string{}, shadows: map[string]*shadow{}, first: map[string]uint64{}, unknown: map[string]int{},
 	}
 }
@@ -103,6 +104,7 @@ func (o *oracle) applies(n *simNode, l *raft.Log, m *machine, outcomes []outcome
 	for i := uint64(len(o.chosen)); i <= l.Index; i++ {
 		p, _ := s.at(i)
 		o.chosen = append(o.chosen, p.term)
+		o.by = append(o.by, s.term())
 	}
 	if c := o.chosen[l.Index]; c != 0 && c != l.Term {
 		o.violated("state machine safety", "%s applies entry %d of term %d, elsewhere it was of term %d", id, l.Index, l.Term, c)
@@ -277,7 +279,7 @@ func (o *oracle) ended(n *simNode, err error) {
 	o.note(n.id, "stops: "+err.Error())
 	switch {
 	case errors.Is(err, ErrRaftStopped):
-		if !n.leaving.Load() {
+		if !n.host.leaving.Load() {
 			o.violated("stops", "%s: %v", n.id, err)
 		}
 	case !n.faulty.Load():

@@ -1,6 +1,7 @@
 package replica
 
 import (
+	"encoding/binary"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -29,7 +30,7 @@ type shadow struct {
 	applied  uint64 // since Raft started
 	stable   map[string]string
 	setting  map[string]string // of a Set that has not returned
-	votes    map[string]string // term → candidate
+	votes    map[string]string // term → candidate, once it is stored
 }
 
 func (o *oracle) shadow(id string) *shadow {
@@ -39,6 +40,15 @@ func (o *oracle) shadow(id string) *shadow {
 		o.shadows[id] = s
 	}
 	return s
+}
+
+// term is the one that its node is in.
+func (s *shadow) term() uint64 {
+	term := []byte(s.stable["CurrentTerm"])
+	if len(term) == 0 {
+		return 0 // it has never been in one
+	}
+	return binary.BigEndian.Uint64(term)
 }
 
 func (s *shadow) last() place {
@@ -174,6 +184,13 @@ func (o *oracle) opened(id string, log *commitlog.Log, get func(string) string) 
 	s.known, s.start, s.log = true, now[0], append([]place(nil), now[1:]...)
 	s.inflight, s.cutting, s.applied = nil, 0, 0
 	s.state = raft.Follower
+	o.recalled(id, s, get)
+	o.counts.Restores++
+	o.note(id, "starts over entries .. to .., term ..", start.Index, last, now[len(now)-1].term)
+}
+
+// recalled checks the term and the vote found after a start of Raft; mu is held.
+func (o *oracle) recalled(id string, s *shadow, get func(string) string) {
 	for _, key := range []string{"CurrentTerm", "LastVoteTerm", "LastVoteCand"} {
 		v := get(key)
 		want, ok := s.stable[key]
@@ -182,9 +199,12 @@ func (o *oracle) opened(id string, log *commitlog.Log, get func(string) string) 
 		}
 		s.stable[key] = v
 	}
+	// A vote that was under way when the node died was given if it is there now, and
+	// otherwise nobody has heard of it.
+	if vote, under := s.setting["LastVoteCand"]; under && s.stable["LastVoteCand"] == vote {
+		s.votes[s.stable["LastVoteTerm"]] = vote
+	}
 	clear(s.setting)
-	o.counts.Restores++
-	o.note(id, "starts over entries .. to .., term ..", start.Index, last, now[len(now)-1].term)
 }
 
 // compare checks the entries found after a start of Raft; mu is held.
@@ -250,7 +270,6 @@ func (o *oracle) setting(n *simNode, key, val string) {
 		if was, ok := s.votes[term]; ok && was != val {
 			o.violated("one vote a term", "%s votes for %s and %s in term %x", id, was, val, term)
 		}
-		s.votes[term] = val
 	}
 }
 
@@ -264,6 +283,9 @@ func (o *oracle) set(n *simNode, key, val string) {
 	s := o.shadow(id)
 	delete(s.setting, key)
 	s.stable[key] = val
+	if key == "LastVoteCand" {
+		s.votes[s.stable["LastVoteTerm"]] = val
+	}
 }
 
 // became follows each change of Raft's state on a node.
@@ -282,10 +304,12 @@ func (o *oracle) became(n *simNode, state raft.RaftState, term uint64) {
 	}
 	o.counts.Elections++
 	o.leads(id, term)
+	// What a later term than this one committed, a leader need not have: votes that took
+	// long can make one when the next has long been elected.
 	for i := s.start.index + 1; i < uint64(len(o.chosen)); i++ {
 		p, ok := s.at(i)
-		if c := o.chosen[i]; c != 0 && c < term && (!ok || p.term != c) {
-			o.violated("leader completeness", "%s leads in term %d without entry %d of term %d, which is committed", id, term, i, c)
+		if c := o.chosen[i]; c != 0 && o.by[i] < term && (!ok || p.term != c) {
+			o.violated("leader completeness", "%s leads in term %d without entry %d of term %d, which was committed by term %d", id, term, i, c, o.by[i])
 			return
 		}
 	}

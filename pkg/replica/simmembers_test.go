@@ -94,8 +94,8 @@ func (w *world) remove(id string) {
 	}
 	w.mu.Lock()
 	for _, h := range w.hosts {
-		if h.id == id && h.node != nil {
-			h.node.leaving.Store(true)
+		if h.id == id {
+			h.leaving.Store(true)
 		}
 	}
 	w.mu.Unlock()

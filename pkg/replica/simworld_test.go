@@ -63,6 +63,8 @@ type simHost struct {
 	shows               bool // planted: shows what is stored
 	oldConfig           bool // planted: restores without the newest member
 
+	leaving atomic.Bool // it may find itself removed, in this life or a later one
+
 	// Guarded by world.mu.
 	mem      *memfs.FS // while it is down
 	node     *simNode  // nil while it is down
@@ -72,15 +74,14 @@ type simHost struct {
 
 // simNode is one life of a node.
 type simNode struct {
-	id      string
-	host    *simHost
-	r       *Replica
-	disk    *simDisk
-	alive   atomic.Bool // cleared, under the oracle's lock, when it dies
-	faulty  atomic.Bool // its disk was made to fail: it may stop
-	leaving atomic.Bool // it may find itself removed
-	cancel  context.CancelFunc
-	ended   chan struct{}
+	id     string
+	host   *simHost
+	r      *Replica
+	disk   *simDisk
+	alive  atomic.Bool // cleared, under the oracle's lock, when it dies
+	faulty atomic.Bool // its disk was made to fail: it may stop
+	cancel context.CancelFunc
+	ended  chan struct{}
 }
 
 func newWorld(opt simOptions) *world {

@@ -45,7 +45,7 @@ func slowly(t *testing.T, heartbeat, sync time.Duration, leader bool, followers 
 			at := time.Now()
 			c.produce([16]byte{1}, uint64(records), fmt.Sprintf("record %d", records))
 			longest = max(longest, time.Since(at))
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 		terms = c.leader().r.View().Term - term
 		for _, x := range c.up() {

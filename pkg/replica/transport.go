@@ -81,7 +81,7 @@ type transport struct {
 	takes    func([]*raft.Log) error
 	low      func() bool
 	full     func() uint64
-	answered func(id string, resp *raft.AppendEntriesResponse, err error)
+	answered func(id string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error)
 	// sends is a test's look at what goes out; nil in production.
 	sends func(*raft.AppendEntriesRequest)
 	// shy says that this node should not try to lead now; nil: never.
@@ -184,7 +184,7 @@ func (t *transport) appendEntries(id raft.ServerID, addr raft.ServerAddress, req
 	call := func() error {
 		err := t.out.AppendEntries(id, addr, req, resp)
 		if t.answered != nil {
-			t.answered(string(id), resp, err)
+			t.answered(string(id), req, resp, err)
 		}
 		return err
 	}

@@ -34,6 +34,12 @@ func (r *Replica) publish(v View) {
 	if v.IsLeader {
 		r.metrics.leader.Set(1)
 	}
+	if v.LeaderID != "" && v.LeaderID != r.led {
+		if r.led != "" { // else it is the first that is heard of since the start
+			r.metrics.leaders.Inc()
+		}
+		r.led = v.LeaderID
+	}
 	if old != nil && (old.LeaderID != v.LeaderID || old.State != v.State) {
 		r.logger.Info("raft state", "node", r.cfg.ID, "state", v.State, "term", v.Term, "leader", v.LeaderID)
 	}

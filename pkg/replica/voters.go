@@ -44,21 +44,23 @@ func isRefusal(err error) bool {
 	return err != nil && strings.HasPrefix(err.Error(), errRefused.Error())
 }
 
-// voters is what a leader has heard of the disks of the others.
+// voters is what a leader has heard of the others: of their disks, and how far they are.
 type voters struct {
 	anyLow atomic.Bool // some peer in m is low: what every Submit looks at
 
-	mu sync.Mutex
-	m  map[string]voter // by id; guarded by mu
+	mu    sync.Mutex
+	m     map[string]voter // by id; guarded by mu
+	asked chan struct{}    // closed by the next answer; nil: nobody waits; guarded by mu
 }
 
 type voter struct {
 	low  bool
+	end  uint64    // the last entry of ours that it is known to have
 	last time.Time // when it last answered
 }
 
 // heard takes note of how a peer answered an AppendEntries.
-func (v *voters) heard(id string, resp *raft.AppendEntriesResponse, err error) {
+func (v *voters) heard(id string, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error) {
 	refused := isRefusal(err)
 	if err != nil && !refused {
 		return
@@ -70,7 +72,11 @@ func (v *voters) heard(id string, resp *raft.AppendEntriesResponse, err error) {
 		v.m = make(map[string]voter)
 	}
 	was := v.m[id]
-	v.m[id] = voter{low: low, last: time.Now()}
+	v.m[id] = voter{low: low, end: endOf(was.end, req, resp, err), last: time.Now()}
+	if v.asked != nil {
+		close(v.asked)
+		v.asked = nil
+	}
 	if was.low == low {
 		return
 	}
@@ -79,6 +85,38 @@ func (v *voters) heard(id string, resp *raft.AppendEntriesResponse, err error) {
 		any = any || p.low
 	}
 	v.anyLow.Store(any)
+}
+
+// endOf is the last entry of ours that a peer is known to have after its answer, where it
+// was known to have those up to before. A heartbeat tells of the peer's log how long it
+// was, and not whose entries they are.
+func endOf(before uint64, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse, err error) uint64 {
+	switch {
+	case err != nil:
+		return before
+	case !resp.Success:
+		return 0
+	case isHeartbeat(req):
+		return min(before, resp.LastLog)
+	}
+	return req.PrevLogEntry + uint64(len(req.Entries))
+}
+
+// of is what is known of a peer.
+func (v *voters) of(id string) voter {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.m[id]
+}
+
+// news is closed by the next answer of any peer.
+func (v *voters) news() <-chan struct{} {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.asked == nil {
+		v.asked = make(chan struct{})
+	}
+	return v.asked
 }
 
 // stand says of a peer whether it is low, and whether it has answered within

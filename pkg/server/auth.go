@@ -5,6 +5,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"net/url"
+	"path"
+	"slices"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -12,12 +15,15 @@ import (
 
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/authz"
+	"github.com/logd-io/logd/pkg/internal/throttle"
+	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
 // Request metadata the node reads.
 const (
 	metaPrincipal = "logd-original-principal" // from role proxy only
+	metaCluster   = "logd-cluster"            // the cluster a proxy takes this node for one of
 	metaRequestID = "logd-request-id"
 )
 
@@ -31,6 +37,7 @@ type caller struct {
 	// name in the certificate.
 	principal string
 	grant     authz.Grant
+	rates     *throttle.Throttle // of principal; nil: it has none
 }
 
 // owner identifies who a producer id belongs to: the principal together with
@@ -84,10 +91,44 @@ func (s *Server) admit(ctx context.Context, method string) (context.Context, err
 		return nil, apierr.Draining{}
 	default:
 	}
+	if ask.Proxied {
+		if err := s.ours(ctx, who, method); err != nil {
+			return nil, err
+		}
+	}
+	// A proxy's own calls, such as to watch the cluster, are not its clients'. Peers and
+	// operators are to get through above all when there is much to do.
+	if id.Role == tlsconf.RoleClient || ask.Proxied {
+		who.rates = s.rates
+		if err := who.rates.Call(who.principal); err != nil {
+			return nil, s.kind(err)
+		}
+	}
 	if authz.Audited(method) {
 		s.audit.allowed(who, method)
 	}
 	return context.WithValue(ctx, callerKey{}, who), nil
+}
+
+// ours refuses a call that a proxy meant for another cluster. Everybody of that one may
+// have been wiped, and this one begun at their addresses: what the proxy's clients wrote
+// there has not been read here, and what they would write here is not meant for it. The
+// proxy tries elsewhere, as with a node that is not ready.
+func (s *Server) ours(ctx context.Context, who caller, method string) error {
+	meant := metadata.ValueFromIncomingContext(ctx, metaCluster)
+	if len(meant) == 0 {
+		return nil // an older proxy, or one that knows of no cluster yet
+	}
+	is := s.view().ClusterID
+	if is == "" || slices.Contains(meant, is) {
+		return nil
+	}
+	now := time.Now().UnixNano()
+	if last := s.strayed.Load(); now-last >= int64(time.Minute) && s.strayed.CompareAndSwap(last, now) {
+		s.logger.Warn("calls for another cluster are refused; the proxy is to be restarted if its clients are to use this one",
+			"proxy", who.identity.Name, "method", method, "meant", meant[0], "cluster", is)
+	}
+	return apierr.Draining{}
 }
 
 // principalOf is the one name in what a proxy has said.
@@ -139,23 +180,44 @@ func (s *Server) still(ctx context.Context) error {
 	}
 }
 
-func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (any, error) {
-	ctx, err := s.admit(ctx, info.FullMethod)
+func (s *Server) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
+	if s.access.Enabled() {
+		defer s.note(&ctx, info.FullMethod, time.Now(), &err)
+	}
+	known, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return nil, err
 	}
-	resp, err := next(ctx, req)
+	ctx = known
+	resp, err = next(ctx, req)
 	if err != nil {
 		return nil, s.status(info.FullMethod, err)
 	}
 	return resp, nil
 }
 
-func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) error {
-	ctx, err := s.admit(ss.Context(), info.FullMethod)
+// note writes the access log's line of a call that has ended. One that was refused is
+// told under the certificate's name.
+func (s *Server) note(ctx *context.Context, method string, begin time.Time, err *error) {
+	who := callerOf(*ctx).principal
+	if p, ok := peer.FromContext(*ctx); ok && who == "" {
+		if info, ok := p.AuthInfo.(peerInfo); ok {
+			who = info.identity.Name
+		}
+	}
+	s.access.Note(telemetry.Call{Method: path.Base(method), Code: telemetry.CodeOf(*err), Took: time.Since(begin), Principal: who})
+}
+
+func (s *Server) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, next grpc.StreamHandler) (err error) {
+	ctx := ss.Context()
+	if s.access.Enabled() {
+		defer s.note(&ctx, info.FullMethod, time.Now(), &err)
+	}
+	known, err := s.admit(ctx, info.FullMethod)
 	if err != nil {
 		return err
 	}
+	ctx = known
 	ss = &callerStream{ServerStream: ss, ctx: ctx}
 	if authz.Public(info.FullMethod) {
 		return s.untilStop(func() error { return next(srv, ss) })

@@ -15,6 +15,9 @@ import (
 	"github.com/logd-io/logd/pkg/replica"
 )
 
+// answerTime bounds the question to the voters whether they are there.
+const answerTime = 2 * time.Second
+
 // electedWait bounds how long a new leader may take to apply its first entry
 // before it is asked in vain.
 const electedWait = time.Second
@@ -132,7 +135,7 @@ func (s *Server) peers(v replica.View) []*nodev1.Peer {
 }
 
 // Join takes the caller's node into the configuration as a non-voter. A node
-// that is in it already stays what it is.
+// that is in it already stays what it is, and one that was removed stays out.
 func (s *Server) Join(ctx context.Context, req *nodev1.JoinRequest) (*nodev1.JoinResponse, error) {
 	name := callerOf(ctx).identity.Name
 	if !idOf(req.GetId(), name) {
@@ -145,15 +148,29 @@ func (s *Server) Join(ctx context.Context, req *nodev1.JoinRequest) (*nodev1.Joi
 	}
 	v := s.replica.View()
 	if got := req.GetClusterId(); got != "" && got != v.ClusterID {
-		return nil, apierr.Invalid{Field: "cluster_id", Why: fmt.Sprintf("%s belongs to cluster %s, this is %s", req.GetId(), got, v.ClusterID)}
+		return nil, apierr.Invalid{Field: "cluster_id", Why: fmt.Sprintf(
+			"%s belongs to cluster %s, this is %s: start it with another data_dir, or remove what it has and it joins as a new node", req.GetId(), got, v.ClusterID)}
 	}
 	for _, p := range v.Peers {
 		switch {
 		case p.ID == req.GetId():
 			return &nodev1.JoinResponse{ClusterId: v.ClusterID}, nil
 		case idOf(p.ID, name):
-			return nil, apierr.Invalid{Field: "id", Why: fmt.Sprintf("%s is in the configuration as %s; remove that id first", name, p.ID)}
+			return nil, apierr.Invalid{Field: "id", Why: fmt.Sprintf(
+				"%s is in the configuration as %s; remove that id first: logd operator raft remove-peer %s", name, p.ID, p.ID)}
 		}
+	}
+	// Only who was in the configuration is bound to the cluster. A leader that was
+	// deposed, and does not know, may not know that it has been taken in either.
+	if req.GetClusterId() != "" {
+		if _, err := s.replica.ReadIndex(ctx); err != nil {
+			return nil, fmt.Errorf("join %s: %w", req.GetId(), err)
+		}
+		if slices.ContainsFunc(s.replica.Peers(), func(p replica.Peer) bool { return p.ID == req.GetId() }) {
+			return &nodev1.JoinResponse{ClusterId: v.ClusterID}, nil
+		}
+		return nil, apierr.Invalid{Field: "id", Why: fmt.Sprintf(
+			"%s was removed from the cluster, and a removed id does not come back: stop it and remove its data_dir, then it joins as a new node", req.GetId())}
 	}
 	if err := s.replica.AddNonvoter(ctx, req.GetId()); err != nil {
 		return nil, fmt.Errorf("join %s: %w", req.GetId(), err)
@@ -201,7 +218,7 @@ func (s *Server) Stats(context.Context, *nodev1.StatsRequest) (*nodev1.StatsResp
 		LogBytes: uint64(max(st.LogBytes, 0)), Segments: uint32(st.Segments), Version: s.cfg.Version, Peers: s.peers(v),
 		DiskFreeBytes: st.DiskFree, DiskLow: st.DiskLow,
 		ClockUnixNano: s.cfg.Clock().UnixNano(), DamagedEntries: st.Damaged,
-		Autopilot: pilot,
+		Autopilot: pilot, Process: s.cfg.Process,
 	}, nil
 }
 
@@ -249,9 +266,60 @@ func (s *Server) RemovePeer(ctx context.Context, req *nodev1.RemovePeerRequest) 
 	case !slices.ContainsFunc(s.replica.View().Peers, func(p replica.Peer) bool { return p.ID == id }):
 		return nil, apierr.Invalid{Field: "id", Why: fmt.Sprintf("%q is not in the configuration", id)}
 	}
+	if err := s.bearable(ctx, id); err != nil {
+		return nil, err
+	}
 	s.logger.Info("peer removed", "by", callerOf(ctx).identity.Name, "node", id)
 	if err := s.replica.RemovePeer(ctx, id); err != nil {
 		return nil, fmt.Errorf("remove %s: %w", id, err)
 	}
 	return &nodev1.RemovePeerResponse{}, nil
+}
+
+// bearable refuses a removal that those who are left could not commit, since too few of
+// them answer. Raft goes by the new configuration at once: it would have no leader until
+// the others are back, though the node that was to go is alive. So it is when an operator
+// names one that lives in place of one that died. They are asked now, and not looked up:
+// who leads since a moment ago knows of nobody that it is dead.
+func (s *Server) bearable(ctx context.Context, id string) error {
+	if s.cfg.Answers == nil {
+		return nil
+	}
+	var others []string
+	for _, p := range s.replica.View().Peers {
+		switch {
+		case p.ID == id && !p.Voter:
+			return nil
+		case p.Voter && p.ID != id && p.ID != s.cfg.NodeID:
+			others = append(others, p.ID)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTime)
+	defer cancel()
+	type answer struct {
+		id  string
+		err error
+	}
+	answers := make(chan answer, len(others)) // one each: nobody waits to answer
+	for _, other := range others {
+		s.helpers.Go(func() { answers <- answer{other, s.cfg.Answers(ctx, other)} })
+	}
+	need := (len(others) + 1) / 2 // and this node, of len(others)+1
+	var silent []string
+	for range others {
+		if need == 0 {
+			return nil
+		}
+		if a := <-answers; a.err == nil {
+			need--
+		} else {
+			silent = append(silent, a.id)
+		}
+	}
+	if need == 0 {
+		return nil
+	}
+	slices.Sort(silent)
+	return apierr.Invalid{Field: "id", Why: fmt.Sprintf(
+		"without %s too few voters would be left to go on: %s does not answer; bring that back first, or remove it and not %s", id, strings.Join(silent, ", "), id)}
 }

@@ -1,11 +1,15 @@
 package server_test
 
 import (
+	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
@@ -86,6 +90,21 @@ func TestJoin(t *testing.T) {
 	require.NoError(t, join("n2", otherID, ""), "a voter stays what it is")
 	require.Equal(t, []string{"n3.00000003"}, r.added)
 
+	// Bound to the cluster, and not in its configuration: it was removed.
+	err := join("n6", "n6.00000006", cluster)
+	require.Equal(t, "id", field(err))
+	require.ErrorContains(t, err, "was removed")
+	require.ErrorContains(t, err, "data_dir")
+	require.Equal(t, []string{"n3.00000003"}, r.added)
+	r.confirmWith(func(context.Context) (uint64, error) { return 0, &replica.NotLeaderError{LeaderID: otherID, Term: 5} })
+	require.Equal(t, apierr.ReasonNotLeader, apierr.ReasonOf(join("n6", "n6.00000006", cluster)), "a deposed leader does not know who was removed")
+	r.confirmWith(nil)
+	r.mu.Lock()
+	r.fresh = []replica.Peer{{ID: "n6.00000006"}}
+	r.mu.Unlock()
+	require.NoError(t, join("n6", "n6.00000006", cluster), "it has just been taken in")
+	require.Equal(t, []string{"n3.00000003"}, r.added)
+
 	r.follow()
 	require.Equal(t, apierr.NotLeader{Leader: otherID, Address: "two:2", Term: 4}, reasonOf(t, join("n5", "n5.00000005", "")))
 }
@@ -143,4 +162,61 @@ func TestAdministration(t *testing.T) {
 	require.Equal(t, apierr.ReasonNotLeader, apierr.ReasonOf(err))
 	_, err = a.RemovePeer(ctxOf(t), &nodev1.RemovePeerRequest{Id: otherID})
 	require.Equal(t, apierr.ReasonNotLeader, apierr.ReasonOf(err))
+}
+
+func TestTransferThatFailsSaysWhy(t *testing.T) {
+	for name, tc := range map[string]struct {
+		err  error
+		code codes.Code
+		why  string
+	}{
+		"a cluster of one": {replica.ErrNoOtherVoter, codes.FailedPrecondition, "no other voter"},
+		"Raft gave up":     {&replica.TransferError{Err: errors.New("leadership transfer timeout")}, codes.Unavailable, "not handed on: leadership transfer timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := start(t)
+			r.keeps = tc.err
+			_, err := r.admin().TransferLeadership(ctxOf(t), &nodev1.TransferLeadershipRequest{})
+			require.Equal(t, tc.code, status.Code(err), "%v", err)
+			require.ErrorContains(t, err, tc.why)
+		})
+	}
+}
+
+// With one of three dead, the loss of another that lives would be the end: it is the
+// dead one that was meant.
+func TestRemovalThatNobodyCouldCommitIsRefused(t *testing.T) {
+	const third, fourth = "n3.00000003", "n4.00000004"
+	var dead atomic.Pointer[string]
+	r := start(t, func(c *server.Config) {
+		c.Answers = func(_ context.Context, id string) error {
+			if *dead.Load() == id {
+				return errors.New("gone")
+			}
+			return nil
+		}
+	})
+	r.set(func(v *replica.View) {
+		v.Peers = []replica.Peer{{ID: selfID, Voter: true}, {ID: otherID, Voter: true}, {ID: third, Voter: true}, {ID: fourth}}
+	})
+	remove := func(id string) error {
+		_, err := r.admin().RemovePeer(ctxOf(t), &nodev1.RemovePeerRequest{Id: id})
+		return err
+	}
+	died := third
+	dead.Store(&died)
+	err := remove(otherID)
+	require.Equal(t, apierr.ReasonInvalid, apierr.ReasonOf(err))
+	require.ErrorContains(t, err, third+" does not answer")
+	require.Empty(t, r.removed)
+	require.NoError(t, remove(fourth), "it has no vote")
+	require.NoError(t, remove(third))
+	nobody := ""
+	dead.Store(&nobody)
+	require.NoError(t, remove(otherID))
+	// Of four the loss of one alive and one dead leaves two of three.
+	dead.Store(&died)
+	r.set(func(v *replica.View) { v.Peers[3].Voter = true })
+	require.NoError(t, remove(otherID))
+	require.Equal(t, []string{fourth, third, otherID, otherID}, r.removed)
 }

@@ -12,7 +12,9 @@ import (
 	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/commitlog"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -50,6 +52,8 @@ type Replica interface {
 	// Changes is closed at the next change of View.
 	Changes() <-chan struct{}
 	Stats() replica.Stats
+	// Peers is the configuration, newer than that of View.
+	Peers() []replica.Peer
 	AddNonvoter(ctx context.Context, id string) error
 	RemovePeer(ctx context.Context, id string) error
 	Transfer(ctx context.Context, target string) error
@@ -98,6 +102,7 @@ type Keyring interface {
 type Config struct {
 	NodeID  string
 	Version string
+	Process string // random, another one each time the node is started
 
 	Replica  Replica
 	Log      Log
@@ -113,16 +118,20 @@ type Config struct {
 	// Autopilot is what this node thinks of the servers while it leads; it answers nil
 	// when it does not. Nil: nothing is told.
 	Autopilot func() *nodev1.Autopilot
+	// Answers asks another node whether it is there. nil: nobody is asked before a
+	// removal.
+	Answers func(ctx context.Context, id string) error
 	// RaftConn takes over an authenticated logd-raft/1 connection from the
 	// holder of a storage certificate with that name. It must not block.
 	RaftConn func(conn net.Conn, name string)
 
 	MaxRecordBytes       int
-	MaxConcurrentStreams uint32        // a connection
-	HandshakeTimeout     time.Duration // TLS and HTTP/2 preface, each
-	ConnectionAge        time.Duration // ± 10 % jitter
-	SendTimeout          time.Duration // how long one message may wait for its receiver
-	OffsetsInterval      time.Duration // between views on WatchCluster when only offsets move
+	MaxConcurrentStreams uint32         // a connection
+	HandshakeTimeout     time.Duration  // TLS and HTTP/2 preface, each
+	ConnectionAge        time.Duration  // ± 10 % jitter
+	SendTimeout          time.Duration  // how long one message may wait for its receiver
+	Rates                throttle.Rates // of each principal; nodes and admins have none
+	OffsetsInterval      time.Duration  // between views on WatchCluster when only offsets move
 	// Connections bounds the connections of clients and proxies, half of Kept for
 	// each. Zero: by the file descriptors this process may have.
 	Connections netlimit.Budget
@@ -131,6 +140,8 @@ type Config struct {
 	// jump, and it may differ between nodes.
 	Clock func() time.Time
 
+	// Tracing has calls and batches traced; nil: none are.
+	Tracing    *telemetry.Tracing
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
 }

@@ -18,6 +18,10 @@ func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
 	if err := proto.Unmarshal(in, &req); err != nil {
 		return nil, malformed("", err)
 	}
+	who := callerOf(ctx)
+	if err := who.rates.MayRead(who.principal); err != nil {
+		return nil, err
+	}
 	off := req.GetOffset()
 	if req.GetLinearizable() {
 		bounded, cancel := linearTime(ctx)
@@ -46,6 +50,7 @@ func (s *Server) consume(ctx context.Context, in []byte) (*frame, error) {
 	if err != nil {
 		return nil, err
 	}
+	who.rates.HasRead(who.principal, len(rec))
 	return consumeResponse(rec, off), nil
 }
 
@@ -62,6 +67,7 @@ func (s *Server) consumeStream(stream grpc.ServerStream) error {
 	if err := unaryOnly(req.GetLinearizable()); err != nil {
 		return err
 	}
+	who := callerOf(stream.Context())
 	return s.tail(stream, func(ctx context.Context, snd *sender) error {
 		off := req.GetOffset()
 		if err := s.tailable(ctx, off, defaultWait); err != nil {
@@ -70,6 +76,9 @@ func (s *Server) consumeStream(stream grpc.ServerStream) error {
 		for {
 			err := s.log.Wait(ctx, off)
 			if err != nil {
+				return err
+			}
+			if _, err = who.rates.WaitRead(ctx, who.principal, 0); err != nil {
 				return err
 			}
 			if off, err = s.sendFrom(ctx, snd, off); err != nil {
@@ -88,6 +97,8 @@ func (s *Server) sendFrom(ctx context.Context, snd *sender, off uint64) (next ui
 	if err != nil {
 		return off, err
 	}
+	who := callerOf(snd.stream.Context())
+	who.rates.HasRead(who.principal, size(batches))
 	for _, b := range batches {
 		if err := sendRecords(ctx, snd, b); err != nil {
 			return off, err

@@ -24,9 +24,7 @@ type door struct {
 	timeout time.Duration
 	raft    func(conn net.Conn, name string)
 
-	// Clients and proxies have a bound each, so that a client that forgets to close
-	// keeps no proxy out. Nodes and admins always get in.
-	clients, proxies *netlimit.Gate
+	conns *connections
 
 	// refused is told of every handshake that failed.
 	refused func(remote net.Addr, err error)
@@ -55,8 +53,10 @@ func (d *door) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, er
 		under = held.Conn
 	}
 	conn, info, err := d.handshake(under)
-	if err == nil {
-		err = d.keep(under, info.identity.Role)
+	if err != nil {
+		d.conns.refused.WithLabelValues("handshake").Inc()
+	} else if c, ok := under.(*netlimit.Conn); ok {
+		err = d.conns.keep(c, info.identity)
 	}
 	if err != nil {
 		d.refused(raw.RemoteAddr(), err)
@@ -102,21 +102,6 @@ func (d *door) handshake(raw net.Conn) (*tls.Conn, peerInfo, error) {
 	info := peerInfo{identity: id, TLSInfo: credentials.TLSInfo{State: state}}
 	info.SecurityLevel = credentials.PrivacyAndIntegrity
 	return conn, info, nil
-}
-
-// keep lets a connection stay for as long as it likes, now that it is known whose
-// it is.
-func (d *door) keep(raw net.Conn, role tlsconf.Role) error {
-	c, ok := raw.(*netlimit.Conn)
-	switch {
-	case !ok:
-		return nil
-	case role == tlsconf.RoleStorage || role == tlsconf.RoleAdmin:
-		return c.Keep(nil)
-	case role == tlsconf.RoleProxy:
-		return c.Keep(d.proxies)
-	}
-	return c.Keep(d.clients)
 }
 
 func (d *door) begin(c net.Conn) bool {

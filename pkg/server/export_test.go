@@ -10,11 +10,11 @@ import (
 var Stored = storedBatch
 
 // NewProduceStream makes what a ProduceStream has from its first moment on.
-func NewProduceStream() any { return newPipeline(produceWindow, produceBytes, nil, nil) }
+func NewProduceStream() any { return newPipeline(produceWindow, produceBytes, nil, nil, nil) }
 
 // TakenAfterEnd counts the messages a stream submits after its end is queued.
 func TakenAfterEnd(messages int) (submissions int) {
-	p := newPipeline(messages, 1<<20, func([]byte) (submitted, error) {
+	p := newPipeline(messages, 1<<20, nil, func([]byte) (submitted, error) {
 		submissions++
 		return submitted{}, nil
 	}, func(submitted, replica.Result) *frame { return nil })

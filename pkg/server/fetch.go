@@ -33,6 +33,10 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err := proto.Unmarshal(in, &req); err != nil {
 		return nil, malformed("", err)
 	}
+	who := callerOf(ctx)
+	if err := who.rates.MayRead(who.principal); err != nil {
+		return nil, err
+	}
 	min := req.GetMinPosition()
 	if req.GetLinearizable() {
 		bounded, cancel := linearTime(ctx)
@@ -53,16 +57,17 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err := s.still(ctx); err != nil {
 		return nil, err
 	}
-	return s.fetched(req.GetOffset(), fetchBytes(req.GetMaxBytes()))
+	return s.fetched(who, req.GetOffset(), fetchBytes(req.GetMaxBytes()))
 }
 
-func (s *Server) fetched(off uint64, limit int) (*frame, error) {
+func (s *Server) fetched(who caller, off uint64, limit int) (*frame, error) {
 	var r room
 	batches, err := s.read(off, limit, &r)
 	if err != nil {
 		r.free()
 		return nil, err
 	}
+	who.rates.HasRead(who.principal, size(batches))
 	return fetchResponse(batches, r, s.log.Visible(), s.log.Lowest()), nil
 }
 
@@ -84,6 +89,7 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 		heartbeat = min(max(time.Duration(ms)*time.Millisecond, minHeartbeat), maxWait)
 	}
 	limit := fetchBytes(req.GetMaxBytes())
+	who := callerOf(stream.Context())
 	return s.tail(stream, func(ctx context.Context, snd *sender) error {
 		left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
 		if err != nil {
@@ -102,13 +108,20 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 			visible, lowest := s.log.Visible(), s.log.Lowest()
 			var batches []wireBatch
 			var r room
-			if off < visible {
+			may := off < visible
+			if may { // else, or while there is nothing it may have, a heartbeat
+				if may, err = who.rates.WaitRead(ctx, who.principal, heartbeat); err != nil {
+					return err
+				}
+			}
+			if may {
 				if batches, err = s.read(off, limit, &r); err != nil {
 					r.free()
 					return err
 				}
 				off = batches[len(batches)-1].next()
 				visible = max(visible, off)
+				who.rates.HasRead(who.principal, size(batches))
 			}
 			if err := snd.send(fetchResponse(batches, r, visible, lowest)); err != nil {
 				return err

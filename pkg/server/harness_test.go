@@ -59,6 +59,8 @@ type node struct {
 	submitted []*pending
 	arrived   chan *pending // a held batch each; roomy enough for every test
 	refuse    func(replica.Batch) error
+	fresh     []replica.Peer
+	keeps     error // what Transfer answers, set before there are calls; nil: it works
 	added     []string
 	removed   []string
 	promises  [][]string
@@ -206,6 +208,14 @@ func (n *node) Stats() replica.Stats {
 	return replica.Stats{State: v.State, Term: v.Term, LeaderID: v.LeaderID, Visible: n.Visible(), LastContact: -1}
 }
 
+// Peers is what View shows, and what the test says View does not show yet.
+func (n *node) Peers() []replica.Peer {
+	v := n.View()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return append(v.Peers[:len(v.Peers):len(v.Peers)], n.fresh...)
+}
+
 func (n *node) AddNonvoter(_ context.Context, id string) error {
 	n.mu.Lock()
 	n.added = append(n.added, id)
@@ -224,6 +234,9 @@ func (n *node) RemovePeer(_ context.Context, id string) error {
 }
 
 func (n *node) Transfer(_ context.Context, target string) error {
+	if n.keeps != nil {
+		return n.keeps
+	}
 	n.set(func(v *replica.View) { v.LeaderID, v.IsLeader = otherID, false })
 	return nil
 }
@@ -405,8 +418,11 @@ func (r *rig) proxyFor(name, principal string) nodev1.NodeClient {
 		})))
 }
 
+// testBound is for what should not take a second.
+const testBound = 20 * time.Second
+
 func ctxOf(t *testing.T) context.Context {
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testBound)
 	t.Cleanup(cancel)
 	return ctx
 }

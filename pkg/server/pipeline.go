@@ -20,12 +20,16 @@ type submitted struct {
 	count   uint32
 	cost    int64 // of the stream's bytes
 	pending Pending
+	trace   *traced
 	err     error
 }
 
 // pipeline is an ordered stream of batches: one goroutine receives and submits
 // them, another acknowledges them, in the order they came.
 type pipeline struct {
+	// pace, unless it is nil, waits until a message of n bytes may be submitted. Nothing
+	// behind that is received meanwhile, so the order stays. Its error ends the stream.
+	pace func(ctx context.Context, n int) error
 	// submit hands one received message to the replica. It does not wait.
 	submit func(in []byte) (submitted, error)
 	// ack is the acknowledgement of a batch.
@@ -44,9 +48,9 @@ type pipeline struct {
 	news  chan struct{} // room for one: something was queued
 }
 
-func newPipeline(window int, bytes int64, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
+func newPipeline(window int, bytes int64, pace func(context.Context, int) error, submit func([]byte) (submitted, error), ack func(submitted, replica.Result) *frame) *pipeline {
 	return &pipeline{
-		submit: submit, ack: ack,
+		pace: pace, submit: submit, ack: ack,
 		slots: make(chan struct{}, window),
 		room:  semaphore.NewWeighted(bytes), bytes: bytes,
 		news: make(chan struct{}, 1),
@@ -85,6 +89,12 @@ func (p *pipeline) receive(ctx context.Context, stream grpc.ServerStream) {
 		if err := stream.RecvMsg(in); err != nil {
 			p.end(err)
 			return
+		}
+		if p.pace != nil {
+			if err := p.pace(ctx, len(in.in)); err != nil {
+				p.end(err)
+				return
+			}
 		}
 		cost := min(int64(len(in.in)), p.bytes) // a larger one alone
 		if p.room.Acquire(ctx, cost) != nil || !p.take(in.in, cost) {
@@ -176,6 +186,7 @@ func (p *pipeline) settle(ctx context.Context, snd *sender, b submitted) error {
 		return context.Cause(ctx)
 	}
 	r, err := b.pending.Result()
+	b.trace.settled(r, err)
 	if err != nil {
 		// What was submitted behind it is not acknowledged either: its outcome
 		// is unknown to the client, and a sequence settles it.

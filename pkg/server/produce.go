@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -23,6 +24,10 @@ const (
 	// to five, of 256 KiB or of one record.
 	appendWindow = 16
 	appendBytes  = 8 << 20
+	// appendPatience is how long a batch on it may wait for its principal's rate. A
+	// proxy takes a leader that is silent for three seconds to be gone; one that says
+	// OVERLOADED it asks again when told, with the same sequences.
+	appendPatience = time.Second
 	// maxRequestID bounds logd-request-id in bytes.
 	maxRequestID = 512
 )
@@ -69,6 +74,12 @@ func (s *Server) produce(ctx context.Context, in []byte) (*frame, error) {
 	if batch.Key, err = requestKey(ctx); err != nil {
 		return nil, err
 	}
+	who := callerOf(ctx)
+	if err := who.rates.Produce(who.principal, len(in)); err != nil {
+		return nil, err
+	}
+	t := s.traceCall(ctx)
+	batch.Commit = t.into()
 	p, err := s.replica.Submit(batch)
 	if err != nil {
 		return nil, err
@@ -79,10 +90,20 @@ func (s *Server) produce(ctx context.Context, in []byte) (*frame, error) {
 		return nil, apierr.OutcomeUnknown{}
 	}
 	r, err := p.Result()
+	t.settled(r, err)
 	if err != nil {
 		return nil, settled(err)
 	}
 	return produceResponse(r.FirstOffset), nil
+}
+
+// pace makes what comes on a stream wait for the rates of its caller, each message
+// most at most (0: as long as it takes). It is nil when there are none.
+func (c caller) pace(most time.Duration) func(ctx context.Context, n int) error {
+	if c.rates == nil {
+		return nil
+	}
+	return func(ctx context.Context, n int) error { return c.rates.Message(ctx, c.principal, n, most) }
 }
 
 // produceStream answers Log.ProduceStream. A request id on a stream would name
@@ -91,13 +112,16 @@ func (s *Server) produceStream(stream grpc.ServerStream) error {
 	if len(metadata.ValueFromIncomingContext(stream.Context(), metaRequestID)) > 0 {
 		return apierr.Invalid{Field: metaRequestID, Why: "names one record; a stream has many"}
 	}
-	return newPipeline(produceWindow, produceBytes, func(in []byte) (submitted, error) {
+	pace := callerOf(stream.Context()).pace(0)
+	return newPipeline(produceWindow, produceBytes, pace, func(in []byte) (submitted, error) {
 		batch, err := s.one(in)
 		if err != nil {
 			return submitted{}, err
 		}
+		t := s.traceCall(stream.Context())
+		batch.Commit = t.into()
 		p, err := s.replica.Submit(batch)
-		return submitted{count: 1, pending: p}, err
+		return submitted{count: 1, pending: p, trace: t}, err
 	}, func(_ submitted, r replica.Result) *frame {
 		return produceResponse(r.FirstOffset)
 	}).run(s, stream)
@@ -106,8 +130,9 @@ func (s *Server) produceStream(stream grpc.ServerStream) error {
 // appendStream answers Node.Append. Whose producer ids these are is settled when
 // the stream opens.
 func (s *Server) appendStream(stream grpc.ServerStream) error {
-	owner := callerOf(stream.Context()).owner()
-	return newPipeline(appendWindow, appendBytes, func(in []byte) (submitted, error) {
+	who := callerOf(stream.Context())
+	owner := who.owner()
+	return newPipeline(appendWindow, appendBytes, who.pace(appendPatience), func(in []byte) (submitted, error) {
 		r, err := parseAppend(in)
 		if err != nil {
 			return submitted{}, err
@@ -117,11 +142,15 @@ func (s *Server) appendStream(stream grpc.ServerStream) error {
 		if err != nil {
 			return submitted{}, err
 		}
+		t := s.traceAppend(r.trace, r.count, len(records))
 		p, err := s.replica.Submit(replica.Batch{
 			Producer: r.producer, Owner: owner, Epoch: r.epoch, FirstSeq: r.firstSeq,
-			Count: r.count, Key: r.key, Records: records, Timestamp: now,
+			Count: r.count, Key: r.key, Records: records, Timestamp: now, Commit: t.into(),
 		})
-		return submitted{seq: r.firstSeq, count: r.count, pending: p}, err
+		if err != nil {
+			t.refused(err)
+		}
+		return submitted{seq: r.firstSeq, count: r.count, pending: p, trace: t}, err
 	}, func(b submitted, r replica.Result) *frame {
 		return appendResponse(b.seq, r.FirstOffset, b.count, r.Duplicate)
 	}).run(s, stream)

@@ -26,6 +26,14 @@ type wireBatch struct {
 	records []byte
 }
 
+// size is of their records, in bytes.
+func size(batches []wireBatch) (n int) {
+	for _, b := range batches {
+		n += len(b.records)
+	}
+	return n
+}
+
 func (b wireBatch) next() uint64 { return b.first + uint64(b.count) }
 
 // read gives batches from exactly off on, together at most limit bytes unless the
@@ -36,13 +44,13 @@ func (s *Server) read(off uint64, limit int, r *room) ([]wireBatch, error) {
 		return nil, err
 	}
 	batches := make([]wireBatch, 0, len(got))
-	size := 0
+	bytes := 0
 	for _, g := range got {
 		b, err := from(g, off)
 		if err != nil {
 			return nil, err
 		}
-		if size += len(b.records); len(batches) > 0 && size > limit {
+		if bytes += len(b.records); len(batches) > 0 && bytes > limit {
 			break
 		}
 		if len(batches) > 0 && b.first != batches[len(batches)-1].next() {

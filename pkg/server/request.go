@@ -43,6 +43,9 @@ func produceRecord(b []byte) ([]byte, error) {
 	return rec, nil
 }
 
+// maxTraceparent is the length of a traceparent of the version there is.
+const maxTraceparent = 55
+
 // appendRequest is a node.v1.AppendRequest; records points into the message.
 type appendRequest struct {
 	producer [16]byte
@@ -51,6 +54,7 @@ type appendRequest struct {
 	count    uint32
 	records  []byte
 	key      [16]byte
+	trace    []byte // the traceparent
 }
 
 func parseAppend(b []byte) (r appendRequest, err error) {
@@ -68,7 +72,7 @@ func parseAppend(b []byte) (r appendRequest, err error) {
 		b = b[n:]
 		want := typ
 		switch num {
-		case 1, 5, 6:
+		case 1, 5, 6, 7:
 			want = protowire.BytesType
 		case 2, 3, 4:
 			want = protowire.VarintType
@@ -89,6 +93,10 @@ func parseAppend(b []byte) (r appendRequest, err error) {
 			r.records, _ = protowire.ConsumeBytes(val)
 		case 6:
 			err = id16(&r.key, val, "request_key")
+		case 7:
+			if r.trace, _ = protowire.ConsumeBytes(val); len(r.trace) > maxTraceparent {
+				r.trace = nil // it is no reason to refuse a batch
+			}
 		}
 		if err != nil {
 			return r, err

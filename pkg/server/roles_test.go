@@ -196,3 +196,40 @@ func TestHealthAndReflection(t *testing.T) {
 	}
 	require.Subset(t, names, []string{"log.v1.Log", "node.v1.Node", "grpc.health.v1.Health"})
 }
+
+// A proxy says which cluster it takes the node for one of. Behind the address of a node
+// that it knew there may be one of another cluster.
+func TestACallMeantForAnotherClusterIsRefused(t *testing.T) {
+	r := start(t)
+	p := r.proxy()
+	calls := map[string]func(ctx context.Context) error{
+		"Append": func(ctx context.Context) error {
+			s, err := p.Append(ctx)
+			require.NoError(t, err)
+			_, err = s.Recv()
+			return err
+		},
+		"Fetch": func(ctx context.Context) error {
+			_, err := p.Fetch(ctx, &nodev1.FetchRequest{MaxBytes: 1, WaitMs: 1})
+			return err
+		},
+		"FetchStream": func(ctx context.Context) error {
+			s, err := p.FetchStream(ctx, &nodev1.FetchRequest{MaxBytes: 1})
+			require.NoError(t, err)
+			_, err = s.Recv()
+			return err
+		},
+	}
+	for name, call := range calls {
+		meant := metadata.AppendToOutgoingContext(ctxOf(t), "logd-cluster", "00000000-3b7e-4d46-9f0c-2a4f5b1f7a10")
+		require.Equal(t, apierr.ReasonDraining, apierr.ReasonOf(call(meant)), name)
+	}
+	for _, md := range [][]string{nil, {"logd-cluster", cluster}} {
+		_, err := p.Stats(metadata.AppendToOutgoingContext(ctxOf(t), md...), &nodev1.StatsRequest{})
+		require.NoError(t, err)
+	}
+	// On the way into a cluster it is of none yet.
+	r.set(func(v *replica.View) { v.ClusterID = "" })
+	_, err := p.Stats(metadata.AppendToOutgoingContext(ctxOf(t), "logd-cluster", cluster), &nodev1.StatsRequest{})
+	require.NoError(t, err)
+}

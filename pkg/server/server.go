@@ -6,15 +6,18 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
-	grpcprom "github.com/grpc-ecosystem/go-grpc-middleware/providers/prometheus"
 	"github.com/hashicorp/go-hclog"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/reflection"
+	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
+	reflectionv1alpha "google.golang.org/grpc/reflection/grpc_reflection_v1alpha"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
@@ -22,7 +25,9 @@ import (
 	"github.com/logd-io/logd/pkg/authz"
 	"github.com/logd-io/logd/pkg/internal/netlimit"
 	"github.com/logd-io/logd/pkg/internal/rounds"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
@@ -38,6 +43,9 @@ type Server struct {
 	door    *door
 	authz   *authz.Authorizer
 	audit   *audit
+	rates   *throttle.Throttle
+	access  *telemetry.AccessLog
+	tracer  trace.Tracer // nil: nothing is traced
 	grpc    *grpc.Server
 	health  *health.Server
 
@@ -53,6 +61,7 @@ type Server struct {
 	joins sync.Mutex // held over a Join: look at the configuration, then change it
 
 	extracts chan struct{}         // capacity maxExtracts: a token for each peer being served entries
+	strayed  atomic.Int64          // when it was last logged that a call was for another cluster, in ns; 0: never
 	asks     *rounds.Group[uint64] // questions to the leader, see linearize
 }
 
@@ -68,17 +77,29 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, logger: cfg.Logger, replica: cfg.Replica, log: cfg.Log,
 		authz: cfg.Authz, audit: newAudit(cfg.Logger.Named("audit"), cfg.Registerer),
+		access:   telemetry.NewAccessLog(cfg.Logger.Named("access")),
+		tracer:   cfg.Tracing.Tracer(),
 		health:   health.NewServer(),
 		draining: make(chan struct{}), stopping: make(chan struct{}),
 		extracts: make(chan struct{}, maxExtracts),
 	}
 	s.asks = rounds.New(s.askLeader)
+	var err error
+	s.rates, err = throttle.New(throttle.Config{
+		Rates: cfg.Rates, Namespace: "logd", Logger: cfg.Logger, Registerer: cfg.Registerer,
+	})
+	if err != nil {
+		return nil, err
+	}
+	conns, err := newConnections(cfg.Connections, cfg.Registerer)
+	if err != nil {
+		return nil, err
+	}
 	s.door = &door{
 		tls: cfg.TLS.Server([]string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft},
 			tlsconf.RoleStorage, tlsconf.RoleProxy, tlsconf.RoleClient, tlsconf.RoleAdmin),
 		timeout: cfg.HandshakeTimeout,
-		clients: netlimit.NewGate((cfg.Connections.Kept + 1) / 2),
-		proxies: netlimit.NewGate((cfg.Connections.Kept + 1) / 2),
+		conns:   conns,
 		raft:    cfg.RaftConn,
 		shaking: make(map[net.Conn]struct{}),
 		refused: func(remote net.Addr, err error) {
@@ -87,16 +108,16 @@ func New(cfg Config) (*Server, error) {
 	}
 	unary := []grpc.UnaryServerInterceptor{s.unary}
 	stream := []grpc.StreamServerInterceptor{s.stream}
-	var metrics *grpcprom.ServerMetrics
 	if cfg.Registerer != nil {
-		metrics = grpcprom.NewServerMetrics(grpcprom.WithServerHandlingTimeHistogram())
-		if err := cfg.Registerer.Register(metrics); err != nil {
-			return nil, fmt.Errorf("register gRPC metrics: %w", err)
+		calls, err := telemetry.ServerCalls(cfg.Registerer, logv1.Log_ServiceDesc, nodev1.Node_ServiceDesc, healthv1.Health_ServiceDesc,
+			reflectionv1.ServerReflection_ServiceDesc, reflectionv1alpha.ServerReflection_ServiceDesc)
+		if err != nil {
+			return nil, err
 		}
-		unary = append([]grpc.UnaryServerInterceptor{metrics.UnaryServerInterceptor()}, unary...)
-		stream = append([]grpc.StreamServerInterceptor{metrics.StreamServerInterceptor()}, stream...)
+		unary = append([]grpc.UnaryServerInterceptor{calls.UnaryServer}, unary...)
+		stream = append([]grpc.StreamServerInterceptor{calls.StreamServer}, stream...)
 	}
-	s.grpc = grpc.NewServer(
+	s.grpc = grpc.NewServer(append(cfg.Tracing.ServerOptions(),
 		grpc.Creds(s.door),
 		grpc.ForceServerCodecV2(codec{}),
 		grpc.ConnectionTimeout(cfg.HandshakeTimeout),
@@ -112,14 +133,11 @@ func New(cfg Config) (*Server, error) {
 		grpc.WaitForHandlers(true),
 		grpc.ChainUnaryInterceptor(unary...),
 		grpc.ChainStreamInterceptor(stream...),
-	)
+	)...)
 	s.grpc.RegisterService(logService(), s)
 	s.grpc.RegisterService(nodeService(), s)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	reflection.Register(s.grpc)
-	if metrics != nil {
-		metrics.InitializeMetrics(s.grpc)
-	}
 	s.setHealth(healthv1.HealthCheckResponse_NOT_SERVING)
 	return s, nil
 }
@@ -129,10 +147,7 @@ func (s *Server) Serve(lis net.Listener) error {
 	done := make(chan struct{})
 	var watch sync.WaitGroup
 	watch.Go(func() { s.followReadiness(done) })
-	fresh := netlimit.NewNewest(s.cfg.Connections.New, func() {
-		s.logger.Debug("too many new connections: the oldest gave way", "limit", s.cfg.Connections.New)
-	})
-	err := s.grpc.Serve(holdListener{netlimit.Listener{Listener: lis, Newest: fresh}})
+	err := s.grpc.Serve(holdListener{netlimit.Listener{Listener: lis, Newest: s.door.conns.fresh}})
 	close(done)
 	watch.Wait()
 	if errors.Is(err, grpc.ErrServerStopped) {
@@ -222,6 +237,9 @@ func (s *Server) Close() error {
 	s.helpers.Wait()
 	return nil
 }
+
+// SetRates changes what each principal may do, from now on.
+func (s *Server) SetRates(r throttle.Rates) { s.rates.Set(r) }
 
 // address is where the node with that id answers, "" when unknown.
 func (s *Server) address(id string) string {

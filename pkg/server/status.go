@@ -10,6 +10,7 @@ import (
 
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/commitlog"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/replica"
 )
 
@@ -50,10 +51,12 @@ func (s *Server) kind(err error) error {
 		position  *replica.PositionUnknownError
 		mismatch  *replica.ClusterMismatchError
 		taken     *replica.NameTakenError
+		transfer  *replica.TransferError
 		fatal     *replica.FatalError
 		outOf     *commitlog.OutOfRangeError
 		corrupt   *commitlog.CorruptError
 		logFatal  *commitlog.FatalError
+		past      *throttle.Error
 	)
 	switch {
 	case errors.As(err, &notLeader):
@@ -62,6 +65,8 @@ func (s *Server) kind(err error) error {
 		return apierr.OutcomeUnknown{}
 	case errors.As(err, &overload):
 		return apierr.Overloaded{RetryAfter: overload.RetryAfter}
+	case errors.As(err, &past):
+		return apierr.Overloaded{RetryAfter: past.After, Why: past.Error(), Limit: past.Limit}
 	case errors.As(err, &diskLow):
 		return apierr.Overloaded{RetryAfter: diskLow.RetryAfter, Why: diskLow.Error()}
 	case errors.As(err, &invalid):
@@ -80,6 +85,10 @@ func (s *Server) kind(err error) error {
 		return apierr.Invalid{Field: "cluster_id", Why: mismatch.Error()}
 	case errors.As(err, &taken):
 		return apierr.Invalid{Field: "id", Why: taken.Error()}
+	case errors.Is(err, replica.ErrNoOtherVoter):
+		return apierr.Precondition{Why: replica.ErrNoOtherVoter.Error()}
+	case errors.As(err, &transfer):
+		return apierr.Failed{Why: transfer.Error()}
 	case errors.As(err, &outOf):
 		return apierr.OutOfRange{Offset: outOf.Offset, Lowest: outOf.Lowest, Next: outOf.Next}
 	case errors.As(err, &corrupt):

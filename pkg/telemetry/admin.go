@@ -2,11 +2,13 @@ package telemetry
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/pprof"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/logd-io/logd/pkg/internal/netlimit"
+	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
 // AdminOptions are what the admin server answers with.
@@ -27,15 +30,33 @@ type AdminOptions struct {
 	Ready func() []string
 	// Status is encoded as JSON for /api/status. It must not block. nil: 404.
 	Status func() any
-	Logger hclog.Logger // nil: quiet
+	// Page answers what nothing else here does, to this machine. Its streams are to be
+	// ended before Run's ctx. nil: 404.
+	Page http.Handler
+	// Drain is what POST /api/drain begins. It must not block, and may be called again.
+	// nil: 404.
+	Drain func()
+	// Reload is what POST /api/reload does: it answers the settings that have changed, or
+	// why nothing has. nil: 404.
+	Reload func() (changed []string, err error)
+	// Profiling adds /debug/pprof: what the process does and where its memory is. It
+	// slows the process down while somebody looks.
+	Profiling bool
+	// TLS makes the port speak TLS, with this certificate, and operators come from
+	// elsewhere: holders of role admin. nil: plaintext.
+	TLS    *tlsconf.Source
+	Logger hclog.Logger // nil: quiet; a *Logger, or one named after it, is what /api/monitor shows
 }
 
-// Admin is the admin HTTP server: /metrics, /healthz, /readyz and /api/status.
-// The first three answer anybody who can reach the port, as a kubelet or
-// Prometheus has no certificate; /api answers only this machine.
+// Admin is the admin HTTP server: /metrics, /healthz, /readyz, /api/status, /api/monitor
+// and, where asked for, /api/drain, /api/reload and /debug/pprof. The first three answer anybody who can reach the port, as a
+// kubelet or Prometheus has no certificate; all else answers only this machine and, with
+// TLS, operators.
 type Admin struct {
 	listener net.Listener
 	server   *http.Server
+	tls      *tls.Config   // nil: plaintext
+	stopping chan struct{} // closed when no request may wait any more
 
 	closeOnce sync.Once
 	closeErr  error // written once, by closeOnce
@@ -51,18 +72,21 @@ func OpenAdmin(o AdminOptions) (*Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("admin listener: %w", err)
 	}
-	return &Admin{
-		listener: lis,
-		server: &http.Server{
-			Handler:           adminHandler(o, logger),
-			ReadHeaderTimeout: 5 * time.Second,
-			ReadTimeout:       10 * time.Second,
-			WriteTimeout:      30 * time.Second,
-			IdleTimeout:       2 * time.Minute,
-			MaxHeaderBytes:    16 << 10,
-			ErrorLog:          logger.StandardLogger(httpLogs()),
-		},
-	}, nil
+	a := &Admin{listener: lis, stopping: make(chan struct{})}
+	a.server = &http.Server{
+		Handler:           a.handler(o, logger),
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          logger.StandardLogger(httpLogs()),
+	}
+	a.server.RegisterOnShutdown(func() { close(a.stopping) })
+	if o.TLS != nil {
+		a.tls = o.TLS.Open()
+	}
+	return a, nil
 }
 
 // httpLogs is for what net/http would write to standard error.
@@ -95,7 +119,11 @@ func (a *Admin) Run(ctx context.Context) error {
 		}
 	}()
 	// Probes get in during a flood: it is the oldest connection that goes.
-	err := a.server.Serve(netlimit.Listener{Listener: a.listener, Newest: netlimit.NewNewest(netlimit.Aside(netlimit.Files()), nil)})
+	var lis net.Listener = netlimit.Listener{Listener: a.listener, Newest: netlimit.NewNewest(netlimit.Aside(netlimit.Files()), nil)}
+	if a.tls != nil {
+		lis = tls.NewListener(lis, a.tls) // a handshake has ReadHeaderTimeout
+	}
+	err := a.server.Serve(lis)
 	if ctx.Err() != nil {
 		<-done
 	}
@@ -116,7 +144,7 @@ func (a *Admin) Close() error {
 	return a.closeErr
 }
 
-func adminHandler(o AdminOptions, logger hclog.Logger) http.Handler {
+func (a *Admin) handler(o AdminOptions, logger hclog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	if o.Gatherer != nil {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(o.Gatherer, promhttp.HandlerOpts{
@@ -141,7 +169,7 @@ func adminHandler(o AdminOptions, logger hclog.Logger) http.Handler {
 		plain(w, http.StatusOK, "ready")
 	})
 	if o.Status != nil {
-		mux.HandleFunc("GET /api/status", localOnly(func(w http.ResponseWriter, _ *http.Request) {
+		mux.HandleFunc("GET /api/status", func(w http.ResponseWriter, _ *http.Request) {
 			body, err := json.MarshalIndent(o.Status(), "", "  ")
 			if err != nil {
 				logger.Error("status cannot be encoded", "err", err)
@@ -150,30 +178,111 @@ func adminHandler(o AdminOptions, logger hclog.Logger) http.Handler {
 			}
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(append(body, '\n')) // a client that has gone is not our error
-		}))
+		})
 	}
-	return mux
+	if o.Drain != nil {
+		order(mux, "/api/drain", func(w http.ResponseWriter, r *http.Request) {
+			logger.Info("asked to drain", "by", r.RemoteAddr)
+			o.Drain()
+			plain(w, http.StatusAccepted, "draining")
+		})
+	}
+	if o.Reload != nil {
+		order(mux, "/api/reload", func(w http.ResponseWriter, r *http.Request) {
+			logger.Info("asked to reload", "by", r.RemoteAddr)
+			changed, err := o.Reload()
+			if err != nil {
+				plain(w, http.StatusConflict, err.Error())
+				return
+			}
+			body, err := json.Marshal(Reloaded{Changed: append([]string{}, changed...)})
+			if err != nil {
+				plain(w, http.StatusInternalServerError, err.Error())
+				return
+			}
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(append(body, '\n')) // a client that has gone is not our error
+		})
+	}
+	if o.Profiling {
+		mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+		mux.HandleFunc("GET /debug/pprof/cmdline", pprof.Cmdline)
+		mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+		mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+		mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
+	}
+	if o.Page != nil {
+		mux.Handle("/", o.Page)
+	}
+	if l, ok := o.Logger.(*Logger); ok {
+		mux.HandleFunc("GET /api/monitor", a.monitor(l))
+	}
+	return guard(mux, o.TLS)
 }
 
-// localOnly lets through only those on this machine, asking for it under a name
-// of this machine: the second half keeps a web page that resolves its own name
-// to 127.0.0.1 from reading along.
-func localOnly(next http.HandlerFunc) http.HandlerFunc {
-	return func(w http.ResponseWriter, r *http.Request) {
-		remote, _, err := net.SplitHostPort(r.RemoteAddr)
-		if err != nil || !local(remote) || !local(hostOnly(r.Host)) {
-			plain(w, http.StatusForbidden, "only from this machine")
-			return
-		}
-		next(w, r)
-	}
+// Reloaded is what POST /api/reload answers when it was done; what was not is answered with
+// 409 and the reason.
+type Reloaded struct {
+	Changed []string `json:"changed"` // settings, by HCL path
 }
+
+// order has do carry out what is posted to path. A form on another site's page needs no
+// leave to send a POST.
+func order(mux *http.ServeMux, path string, do http.HandlerFunc) {
+	mux.Handle("POST "+path, http.NewCrossOriginProtection().Handler(do))
+}
+
+// maxBodyBytes is what a request may carry. Nothing here takes anything.
+const maxBodyBytes = 4 << 10
+
+// open is what answers whoever can reach the port.
+func open(path string) bool { return path == "/healthz" || path == "/readyz" || path == "/metrics" }
+
+// guard lets through to all else, what there is and what there is not, operators that
+// own knows by their certificate, and those on this machine, by the address of the
+// connection and by nothing they say of themselves. These have to ask under a name of
+// this machine, which keeps a web page that resolves its own name to 127.0.0.1 from
+// reading along; and nobody comes from another site's page.
+func guard(next http.Handler, own *tlsconf.Source) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		r.Body = http.MaxBytesReader(w, r.Body, maxBodyBytes)
+		if !open(r.URL.Path) {
+			remote, _, err := net.SplitHostPort(r.RemoteAddr)
+			here := err == nil && plainLoopback(remote) && local(hostOnly(r.Host))
+			if !here && !operator(r, own) || elsewhere(r.Header.Get("Sec-Fetch-Site")) {
+				why := "only from this machine"
+				if own != nil {
+					why += ", or with a certificate of role " + string(tlsconf.RoleAdmin)
+				}
+				plain(w, http.StatusForbidden, why)
+				return
+			}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+func operator(r *http.Request, own *tlsconf.Source) bool {
+	return own != nil && r.TLS != nil && own.Holds(*r.TLS, tlsconf.RoleAdmin) == nil
+}
+
+// elsewhere says that a browser asks on behalf of another site's page. Others than
+// browsers say nothing.
+func elsewhere(site string) bool { return site != "" && site != "same-origin" && site != "none" }
 
 func hostOnly(hostport string) string {
 	if host, _, err := net.SplitHostPort(hostport); err == nil {
 		return host
 	}
 	return strings.Trim(hostport, "[]")
+}
+
+// plainLoopback says that somebody on this machine connected as one does who is asked nothing
+// else. Other addresses of the loopback are bound by what passes connections on: a mesh's
+// sidecar comes from 127.0.0.6 for all the world.
+func plainLoopback(remote string) bool {
+	ip := net.ParseIP(remote)
+	return ip.Equal(net.IPv4(127, 0, 0, 1)) || ip.Equal(net.IPv6loopback)
 }
 
 func local(host string) bool {

@@ -22,3 +22,17 @@ func TouchAll(m *metrics.Metrics) {
 		m.AddSampleWithLabels(key, 1, labels)
 	}
 }
+
+// Kinds is how many pairs of method and code are told apart.
+func (a *AccessLog) Kinds() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.kinds)
+}
+
+// Watchers is how many watch the log.
+func (l *Logger) Watchers() int {
+	l.watch.mu.Lock()
+	defer l.watch.mu.Unlock()
+	return len(l.watch.watchers)
+}

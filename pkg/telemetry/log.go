@@ -16,7 +16,7 @@ type LogOptions struct {
 }
 
 // NewLogger makes the one root logger of a process; packages get it Named.
-func NewLogger(o LogOptions) (hclog.Logger, error) {
+func NewLogger(o LogOptions) (*Logger, error) {
 	level := hclog.LevelFromString(o.Level)
 	if level == hclog.NoLevel {
 		return nil, fmt.Errorf("log level %q: one of trace, debug, info, warn, error, off", o.Level)
@@ -28,7 +28,7 @@ func NewLogger(o LogOptions) (hclog.Logger, error) {
 	if output == nil {
 		output = io.Discard
 	}
-	return hclog.New(&hclog.LoggerOptions{
+	return newWatched(&hclog.LoggerOptions{
 		Name:       o.Name,
 		Level:      level,
 		Output:     output,

@@ -10,9 +10,9 @@ import (
 
 // Build is which program this is.
 type Build struct {
-	Version  string // as released; "dev" when it was not
-	Revision string // of the source, "+dirty" when it had changes; may be empty
-	Go       string
+	Version  string `json:"version"`            // as released; "dev" when it was not
+	Revision string `json:"revision,omitempty"` // of the source, "+dirty" when it had changes; empty: not known
+	Go       string `json:"go"`
 }
 
 // ReadBuild completes a version with what the toolchain recorded in the binary.

@@ -34,11 +34,17 @@ func NewSink(program string, reg prometheus.Registerer) (*Sink, error) {
 		samples:  map[string]bridged[prometheus.ObserverVec]{},
 	}
 	for _, b := range bridge() {
+		if program != "logd" && strings.HasPrefix(b.key, "raft.") {
+			continue // only a node has one
+		}
 		name, ours := program+"_"+b.name, renamed(b.labels)
 		var c prometheus.Collector
 		switch b.kind {
 		case counter:
 			vec := prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: b.help}, ours)
+			if len(ours) == 0 {
+				vec.WithLabelValues() // 0 until something happens, and not absent
+			}
 			s.counters[b.key] = bridged[*prometheus.CounterVec]{vec, b.labels, 1}
 			c = vec
 		case gauge:
@@ -47,10 +53,16 @@ func NewSink(program string, reg prometheus.Registerer) (*Sink, error) {
 			c = vec
 		case milliseconds:
 			vec := prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: b.help, Buckets: durationBuckets()}, ours)
+			if len(ours) == 0 {
+				vec.WithLabelValues()
+			}
 			s.samples[b.key] = bridged[prometheus.ObserverVec]{vec, b.labels, 1e-3}
 			c = vec
 		case sample:
 			vec := prometheus.NewSummaryVec(prometheus.SummaryOpts{Name: name, Help: b.help}, ours)
+			if len(ours) == 0 {
+				vec.WithLabelValues()
+			}
 			s.samples[b.key] = bridged[prometheus.ObserverVec]{vec, b.labels, 1}
 			c = vec
 		}

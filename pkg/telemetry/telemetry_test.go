@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	hclog "github.com/hashicorp/go-hclog"
 	metrics "github.com/hashicorp/go-metrics"
 	"github.com/prometheus/client_golang/prometheus"
 	promtest "github.com/prometheus/client_golang/prometheus/testutil"
@@ -37,6 +41,43 @@ func TestLogger(t *testing.T) {
 	require.ErrorContains(t, err, "loud")
 	_, err = telemetry.NewLogger(telemetry.LogOptions{Level: "info", Format: "xml"})
 	require.ErrorContains(t, err, "xml")
+}
+
+type place struct {
+	Addr  string
+	Inner bool
+}
+
+func (p place) String() string { return "node at " + p.Addr }
+
+// raft logs whole nodes, and JSON would show what they are made of.
+func TestJSONSpellsWhatHasAName(t *testing.T) {
+	for _, format := range []string{"json", "text"} {
+		var out bytes.Buffer
+		logger, err := telemetry.NewLogger(telemetry.LogOptions{Name: "logd", Level: "debug", Format: format, Output: &out})
+		require.NoError(t, err)
+		args := []any{
+			"node", place{"10.0.0.1", true}, "state", http.StateActive, "took", 1500 * time.Millisecond,
+			"nobody", (*url.URL)(nil), "err", errors.New("gone"), "n", 7, "at", time.Unix(0, 0).UTC(),
+		}
+		before := slices.Clone(args)
+		for _, log := range []func(string, ...any){
+			logger.Debug, logger.Info, logger.Warn, logger.Error, logger.Named("x").Info, logger.With(args...).Info,
+			func(msg string, args ...any) { logger.Log(hclog.Info, msg, args...) },
+		} {
+			out.Reset()
+			log("entering leader state", args...)
+			text := out.String()
+			for _, want := range []string{"node at 10.0.0.1", "active", "1.5s", "gone", "7", "1970-01-01"} {
+				require.Contains(t, text, want, format)
+			}
+			require.NotContains(t, text, "Inner")
+		}
+		require.Equal(t, before, args, "they are the caller's")
+		out.Reset()
+		logger.Trace("not asked for", args...)
+		require.Empty(t, out.String())
+	}
 }
 
 // newBridged is a registry as a main makes it, with something in every bridged
@@ -178,6 +219,15 @@ func TestAdmin(t *testing.T) {
 	require.Equal(t, http.StatusOK, code)
 	require.JSONEq(t, `{"leader":"n1"}`, body)
 
+	for _, path := range []string{"/api/status", "/", "/debug/pprof/"} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
+		require.NoError(t, err)
+		req.Header.Set("Sec-Fetch-Site", "cross-site")
+		res, err := http.DefaultClient.Do(req)
+		require.NoError(t, err)
+		require.NoError(t, res.Body.Close())
+		require.Equal(t, http.StatusForbidden, res.StatusCode, "%s for another site's page", path)
+	}
 	code, _ = get(t, base+"/api/status", "evil.example:80")
 	require.Equal(t, http.StatusForbidden, code, "a rebound name")
 

@@ -32,6 +32,42 @@ func (s *Source) Server(alpn []string, allow ...Role) *tls.Config {
 	}
 }
 
+// Open returns the configuration of a listener that asks for a certificate and goes on
+// without one. One that is shown must be good, or the handshake fails. No protocol is
+// negotiated. What a connection may do, Holds says.
+func (s *Source) Open() *tls.Config {
+	return &tls.Config{
+		MinVersion:             tls.VersionTLS13,
+		ClientAuth:             tls.VerifyClientCertIfGiven,
+		SessionTicketsDisabled: true,
+		GetConfigForClient: func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			m := s.current.Load()
+			return &tls.Config{
+				MinVersion:             tls.VersionTLS13,
+				Certificates:           []tls.Certificate{m.cert},
+				ClientAuth:             tls.VerifyClientCertIfGiven,
+				ClientCAs:              m.roots,
+				SessionTicketsDisabled: true,
+			}, nil
+		},
+	}
+}
+
+// Holds is nil when the other side of an established connection has shown a certificate
+// of our cluster with an allowed role, and our CAs vouch for it now. It may be asked as
+// often as the connection is used, which a change of CA does not end.
+func (s *Source) Holds(cs tls.ConnectionState, allow ...Role) error {
+	if len(cs.PeerCertificates) == 0 {
+		return errors.New("the peer showed no certificate")
+	}
+	m := s.current.Load()
+	if err := m.verifyChain(cs.PeerCertificates, x509.ExtKeyUsageClientAuth); err != nil {
+		return err
+	}
+	_, err := m.admit(cs, allow)
+	return err
+}
+
 // server is what one handshake of a listener uses.
 func (m *material) server(alpn []string, allow []Role) *tls.Config {
 	return &tls.Config{

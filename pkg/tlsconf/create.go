@@ -157,13 +157,13 @@ func template(validFor, otherwise time.Duration) (*x509.Certificate, error) {
 }
 
 func loadCA(certFile, keyFile string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	certPEM, err := readFile("CA file", certFile)
-	if err != nil {
-		return nil, nil, err
+	certPEM, bad := readFile("CA file", certFile)
+	if bad != nil {
+		return nil, nil, bad
 	}
-	keyPEM, err := readKey(keyFile)
-	if err != nil {
-		return nil, nil, err
+	keyPEM, bad := readKey(keyFile)
+	if bad != nil {
+		return nil, nil, bad
 	}
 	pair, err := tls.X509KeyPair(certPEM, keyPEM)
 	if err != nil {

@@ -143,6 +143,8 @@ func TestLoadNamesTheFile(t *testing.T) {
 		{"certificate of no PEM", tlsconf.Files{CA: good.CA, Cert: junk, Key: good.Key}, junk, "PEM"},
 		{"another's key", tlsconf.Files{CA: good.CA, Cert: good.Cert, Key: second.Key}, good.Cert, second.Key},
 		{"key open to others", tlsconf.Files{CA: good.CA, Cert: good.Cert, Key: open}, open, "0644"},
+		{"several", tlsconf.Files{CA: junk, Cert: junk + "x", Key: junk + "y"}, junk,
+			junk + ": holds no CA certificate in PEM form; " + junk + "x: read certificate file: no such file or directory; " + junk + "y: read key file: no such file or directory"},
 		{"another CA", tlsconf.Files{CA: other.CertFile, Cert: good.Cert, Key: good.Key}, good.Cert, other.CertFile},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -43,9 +43,9 @@ func Inspect(file, caFile string, now time.Time) ([]Report, error) {
 }
 
 func parseFile(what, path string) ([]*x509.Certificate, error) {
-	text, err := readFile(what, path)
-	if err != nil {
-		return nil, err
+	text, bad := readFile(what, path)
+	if bad != nil {
+		return nil, bad
 	}
 	certs, err := parse(text)
 	if err == nil && len(certs) == 0 {

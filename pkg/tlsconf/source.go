@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync/atomic"
 	"time"
 )
@@ -23,6 +24,25 @@ type Files struct {
 type FileError struct {
 	Path string
 	Err  error
+}
+
+// FilesError is what is wrong, each with its file: more than one thing.
+type FilesError []*FileError
+
+func (e FilesError) Error() string {
+	text := make([]string, len(e))
+	for i, f := range e {
+		text[i] = f.Error()
+	}
+	return strings.Join(text, "; ")
+}
+
+func (e FilesError) Unwrap() []error {
+	errs := make([]error, len(e))
+	for i, f := range e {
+		errs[i] = f
+	}
+	return errs
 }
 
 func (e *FileError) Error() string { return fmt.Sprintf("%s: %v", e.Path, e.Err) }
@@ -46,7 +66,8 @@ type material struct {
 }
 
 // Load reads and checks the files: the key belongs to the certificate, which is
-// valid now, chains to the CA and says who its holder is.
+// valid now, chains to the CA and says who its holder is. Its error wraps a *FileError,
+// or several: everything that is wrong.
 func Load(files Files) (*Source, error) {
 	m, err := load(files)
 	if err != nil {
@@ -61,6 +82,15 @@ func Load(files Files) (*Source, error) {
 // hold; connections that exist go on. When the files do not load, or hold the
 // certificate of another holder, everything stays as it was.
 func (s *Source) Reload() error {
+	use, err := s.Prepare()
+	if err == nil {
+		use()
+	}
+	return err
+}
+
+// Prepare is the half of Reload that can fail: use does the rest.
+func (s *Source) Prepare() (use func(), err error) {
 	m, err := load(s.files)
 	if err == nil {
 		if was := s.Identity(); m.identity != was {
@@ -68,10 +98,9 @@ func (s *Source) Reload() error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("reload certificates: %w", err)
+		return nil, fmt.Errorf("reload certificates: %w", err)
 	}
-	s.current.Store(m)
-	return nil
+	return func() { s.current.Store(m) }, nil
 }
 
 // Certificates returns the certificate in use and the CA that vouches for it, of
@@ -88,47 +117,24 @@ func (s *Source) Identity() Identity { return s.current.Load().identity }
 func (s *Source) Files() Files { return s.files }
 
 func load(files Files) (*material, error) {
-	caPEM, err := readFile("CA file", files.CA)
-	if err != nil {
-		return nil, err
+	roots, badRoots := loadRoots(files)
+	m, chain, badHolder := loadHolder(files)
+	if wrong := append(badRoots, badHolder...); len(wrong) == 1 {
+		return nil, wrong[0]
+	} else if len(wrong) > 1 {
+		return nil, wrong
 	}
-	certPEM, err := readFile("certificate file", files.Cert)
-	if err != nil {
-		return nil, err
-	}
-	keyPEM, err := readKey(files.Key)
-	if err != nil {
-		return nil, err
-	}
-	cas, err := parse(caPEM)
-	if err != nil {
-		return nil, &FileError{files.CA, err}
-	}
-	if len(cas) == 0 {
-		return nil, &FileError{files.CA, errors.New("holds no CA certificate in PEM form")}
-	}
-	roots := x509.NewCertPool()
-	for _, ca := range cas {
-		roots.AddCert(ca)
-	}
-	cert, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		return nil, &FileError{files.Cert, fmt.Errorf("with key file %s: %w", files.Key, err)}
-	}
-	chain, err := parse(certPEM)
-	if err != nil {
-		return nil, &FileError{files.Cert, err}
-	}
-	identity, err := IdentityOf(cert.Leaf)
-	if err != nil {
-		return nil, &FileError{files.Cert, err}
-	}
-	m := &material{cert: cert, roots: roots, identity: identity}
+	m.roots = roots
 	// A certificate that every peer will refuse is better refused here, where
 	// the file can be named.
 	verified, err := m.chains(chain, x509.ExtKeyUsageAny)
 	if err != nil {
-		return nil, &FileError{files.Cert, fmt.Errorf("against CA file %s: %w", files.CA, err)}
+		var invalid x509.CertificateInvalidError
+		advice := ""
+		if errors.As(err, &invalid) && invalid.Reason == x509.Expired && time.Now().After(m.cert.Leaf.NotAfter) {
+			advice = "; make another (logd tls cert create)"
+		}
+		return nil, &FileError{files.Cert, fmt.Errorf("against CA file %s: %w%s", files.CA, err, advice)}
 	}
 	for _, c := range verified {
 		if root := c[len(c)-1]; m.issuer == nil || root.NotAfter.After(m.issuer.NotAfter) {
@@ -136,6 +142,62 @@ func load(files Files) (*material, error) {
 		}
 	}
 	return m, nil
+}
+
+func loadRoots(files Files) (*x509.CertPool, FilesError) {
+	text, wrong := readFile("CA file", files.CA)
+	if wrong != nil {
+		return nil, FilesError{wrong}
+	}
+	cas, err := parse(text)
+	if err == nil && len(cas) == 0 {
+		err = errors.New("holds no CA certificate in PEM form")
+	}
+	if err != nil {
+		return nil, FilesError{{files.CA, err}}
+	}
+	roots := x509.NewCertPool()
+	for _, ca := range cas {
+		roots.AddCert(ca)
+	}
+	return roots, nil
+}
+
+// loadHolder loads what its holder shows, all but the CAs of others: the chain begins
+// with the certificate.
+func loadHolder(files Files) (m *material, chain []*x509.Certificate, wrong FilesError) {
+	cert, chain, wrong := loadPair(files)
+	if len(wrong) > 0 {
+		return nil, nil, wrong
+	}
+	identity, err := IdentityOf(cert.Leaf)
+	if err != nil {
+		return nil, nil, FilesError{{files.Cert, err}}
+	}
+	return &material{cert: cert, identity: identity}, chain, nil
+}
+
+// loadPair loads a certificate and its key, whoever its holder is.
+func loadPair(files Files) (cert tls.Certificate, chain []*x509.Certificate, wrong FilesError) {
+	certPEM, bad := readFile("certificate file", files.Cert)
+	if bad != nil {
+		wrong = append(wrong, bad)
+	}
+	keyPEM, bad := readKey(files.Key)
+	if bad != nil {
+		wrong = append(wrong, bad)
+	}
+	if len(wrong) > 0 {
+		return cert, nil, wrong
+	}
+	cert, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return cert, nil, FilesError{{files.Cert, fmt.Errorf("with key file %s: %w", files.Key, err)}}
+	}
+	if chain, err = parse(certPEM); err != nil {
+		return cert, nil, FilesError{{files.Cert, err}}
+	}
+	return cert, chain, nil
 }
 
 // parse reads all certificates in PEM form, and nothing less: of a file that is
@@ -161,9 +223,9 @@ func parse(text []byte) (certs []*x509.Certificate, err error) {
 	return certs, nil
 }
 
-func readFile(what, path string) ([]byte, error) {
+func readFile(what, path string) ([]byte, *FileError) {
 	if path == "" {
-		return nil, fmt.Errorf("%s: no path given", what)
+		return nil, &FileError{what, errors.New("no path given")}
 	}
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -172,19 +234,22 @@ func readFile(what, path string) ([]byte, error) {
 	return b, nil
 }
 
-// readKey reads a key file that others cannot read. The group may (0640 is how
+// readKey reads a key file that others cannot read.
+func readKey(path string) ([]byte, *FileError) { return readSecret("key file", path) }
+
+// readSecret reads a file that others cannot read. The group may (0640 is how
 // secrets are mounted for a process that is not root), but not write.
-func readKey(path string) ([]byte, error) {
-	b, err := readFile("key file", path)
-	if err != nil {
-		return nil, err
+func readSecret(what, path string) ([]byte, *FileError) {
+	b, wrong := readFile(what, path)
+	if wrong != nil {
+		return nil, wrong
 	}
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, &FileError{path, fmt.Errorf("stat key file: %w", cause(err))}
+		return nil, &FileError{path, fmt.Errorf("stat %s: %w", what, cause(err))}
 	}
 	if mode := info.Mode().Perm(); mode&0o027 != 0 {
-		return nil, &FileError{path, fmt.Errorf("key file has mode %04o, which lets others at it; chmod 600 it", mode)}
+		return nil, &FileError{path, fmt.Errorf("%s has mode %04o, which lets others at it; chmod 600 it", what, mode)}
 	}
 	return b, nil
 }

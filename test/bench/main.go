@@ -1,5 +1,6 @@
 // Command bench measures a cluster of real processes on this machine: how long
-// produces stand still when a leader is killed; and, when asked, how fast a
+// produces stand still when a leader is killed, when all nodes are restarted or
+// replaced one after the other, and as the cluster grows and shrinks; and, when asked, how fast a
 // follower catches up and how much memory a node takes. What a proxy costs is
 // benchproxy's affair.
 //
@@ -27,6 +28,9 @@ func main() {
 		Settings: &b.Settings,
 		Figures: []benchkit.Figure{
 			{Name: "failover", Run: b.with(b.failover)},
+			{Name: "rolling-restart", Run: b.moves("rolling-restart", rolling)},
+			{Name: "replaced", Run: b.moves("replaced", replaced)},
+			{Name: "three-five-three", Run: b.moves("three-five-three", grown)},
 			{Name: "catchup", Extra: true, Run: b.with(b.catchup)},
 			{Name: "memory", Extra: true, Run: b.with(b.memory)},
 		},

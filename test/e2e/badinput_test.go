@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"math"
 	"net"
 	"os"
@@ -89,31 +90,35 @@ func requireOutOfRange(t *testing.T, err error, off uint64) {
 // Garbage on the port that gRPC and Raft share disturbs nobody else.
 func TestGarbageOnTheRPCPort(t *testing.T) {
 	w := start(t)
-	leader := w.leader()
 	tr := w.load()
 	tr.more(50)
 	garbage := []byte(strings.Repeat("\x00\xffGET / HTTP/1.1\r\n", 4096))
 
-	t.Run("before the handshake", func(t *testing.T) {
-		conn, err := new(net.Dialer).DialContext(w.ctx, "tcp", leader.RPC)
-		require.NoError(t, err)
-		sendUntilClosed(t, conn, garbage)
-	})
-	for _, alpn := range []string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft} {
-		t.Run("after the handshake, "+alpn, func(t *testing.T) {
-			cert := "client"
-			if alpn == tlsconf.ALPNRaft {
-				cert = w.follower().Name
-			}
-			conf, err := w.TLS(cert, leader, alpn)
-			require.NoError(t, err)
-			conn, err := (&tls.Dialer{Config: conf}).DialContext(w.ctx, "tcp", leader.RPC)
+	w.underOneLeader(func(leader *harness.Node) error {
+		t.Run("before the handshake", func(t *testing.T) {
+			conn, err := new(net.Dialer).DialContext(w.ctx, "tcp", leader.RPC)
 			require.NoError(t, err)
 			sendUntilClosed(t, conn, garbage)
 		})
-	}
-	tr.more(100)
-	require.Same(t, leader, w.leader(), "the leader still leads")
+		for _, alpn := range []string{tlsconf.ALPNgRPC, tlsconf.ALPNRaft} {
+			t.Run("after the handshake, "+alpn, func(t *testing.T) {
+				cert := "client"
+				if alpn == tlsconf.ALPNRaft {
+					cert = w.follower().Name
+				}
+				conf, err := w.TLS(cert, leader, alpn)
+				require.NoError(t, err)
+				conn, err := (&tls.Dialer{Config: conf}).DialContext(w.ctx, "tcp", leader.RPC)
+				require.NoError(t, err)
+				sendUntilClosed(t, conn, garbage)
+			})
+		}
+		tr.more(100)
+		if now := w.leader(); now != leader {
+			return fmt.Errorf("%s leads, and not %s any more", now.Name, leader.Name)
+		}
+		return nil
+	})
 	tr.finish()
 }
 

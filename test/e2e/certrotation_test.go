@@ -26,6 +26,7 @@ import (
 // proxy, and then the CA: a bundle of both everywhere, new certificates, the new CA
 // alone. Clients notice nothing, and at the end the old CA is worth nothing.
 func TestCertificatesRotateUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := prepare(t, nil, func(o *harness.Options) {
 		// Connections are made anew all the time, so that each step is met by some.
 		o.NodeConfig += "limits { connection_age = \"1s\" }\n"

@@ -195,7 +195,7 @@ func (c *crowd) finish() *history.History {
 	t.Helper()
 	c.end()
 	c.wg.Wait()
-	next := w.stats(w.leader()).GetVisible()
+	next := w.logEnd("client")
 	if err := c.err(); err != nil {
 		h, _ := w.verify(c.record, 0, next)
 		t.Fatalf("nothing is wrong with what was told, but clients saw errors (kept: %s):\n%v", w.keep(h, historyFolder()), err)

@@ -109,6 +109,7 @@ func write(t *testing.T, name string, at int64, b []byte) {
 // Whatever happens to the files of one node while it is down, it comes back with
 // what the others have, and nobody who produces or consumes notices. (P6)
 func TestADamagedFollowerIsRepaired(t *testing.T) {
+	t.Parallel()
 	w := startSmall(t)
 	tr := w.load()
 	tr.fewSegments()

@@ -22,6 +22,7 @@ import (
 // answered, streams end with a word that says why, and what clients were told is
 // true: no record they hear nothing of but those whose call met a closed door.
 func TestProxyDrains(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	p, err := w.AddProxy("principal = \"app\"\ndrain_timeout = \"500ms\"\n")
 	require.NoError(t, err)
@@ -95,13 +96,13 @@ func TestProxyDrains(t *testing.T) {
 	wg.Wait()
 	require.Empty(t, l.wrong)
 
-	next := w.stats(w.leader()).GetVisible()
+	next := w.logEnd("client")
 	_, report := w.verify(r, 0, next)
 	require.Equal(t, report.Acked, report.Records, "every record in the log was acknowledged before the proxy went")
 }
 
-// TestProxyDrainsWithoutALeader: a proxy that holds records nobody takes ends in
-// time, and tells that they were not sent.
+// TestProxyDrainsWithoutALeader: a proxy that holds records nobody takes and is asked
+// by command to drain ends in time, and tells that they were not sent.
 func TestProxyDrainsWithoutALeader(t *testing.T) {
 	w := start(t)
 	p, err := w.AddProxy("drain_timeout = \"500ms\"\n")
@@ -130,10 +131,10 @@ func TestProxyDrainsWithoutALeader(t *testing.T) {
 		}
 		return nil
 	})
-	require.NoError(t, p.Signal(syscall.SIGTERM))
-	ctx, cancel := context.WithTimeout(w.ctx, 10*time.Second)
-	defer cancel()
-	code, err := p.Wait(ctx)
+	status, out := command(t, "logproxy", "drain", "-timeout", "10s", "-admin", p.Admin)
+	require.Zero(t, status, out)
+	require.Contains(t, out, "The proxy has stopped.")
+	code, err := p.Wait(w.ctx)
 	require.NoError(t, err, p.Tail(20))
 	require.Zero(t, code)
 	for range cap(ended) {

@@ -9,11 +9,10 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
-
-	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 )
 
 func TestLeaderKilled(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(500)
@@ -59,6 +58,7 @@ func TestProxyKilled(t *testing.T) {
 // A leader that stands still for 10 s and then goes on must find that it is
 // none any more.
 func TestLeaderPaused(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(300)
@@ -107,6 +107,7 @@ func TestAllNodesKilledAtOnce(t *testing.T) {
 
 // A rolling restart with SIGTERM shows a naive client nothing at all.
 func TestRollingRestart(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(200)
@@ -123,6 +124,7 @@ func TestRollingRestart(t *testing.T) {
 }
 
 func TestNodeJoinsRunningCluster(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(300)
@@ -152,6 +154,7 @@ func (w *world) voter(id string) {
 // A wiped disk is another node under the old name: refused until the old id is
 // removed, then taken in under its new id.
 func TestWipedNodeRejoins(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(300)
@@ -159,9 +162,7 @@ func TestWipedNodeRejoins(t *testing.T) {
 	old := w.stats(n).GetNodeId()
 	require.NoError(t, n.Kill())
 	require.NoError(t, os.RemoveAll(n.DataDir))
-	admin := nodev1.NewNodeClient(w.dial("admin", w.leader()))
-	_, err := admin.RemovePeer(w.ctx, &nodev1.RemovePeerRequest{Id: old})
-	require.NoError(t, err)
+	w.remove(old)
 	require.NoError(t, n.Process.Start())
 	require.NoError(t, w.NodeReady(w.ctx, n))
 	id := w.stats(n).GetNodeId()

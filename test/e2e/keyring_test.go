@@ -19,8 +19,8 @@ import (
 // ringKey is a key as `logd keyring list -format json` shows it.
 type ringKey struct {
 	ID      string `json:"id"`
-	Has     int    `json:"has"`
-	Speaks  int    `json:"speaks"`
+	Has     int    `json:"members_with_key"`
+	Speaks  int    `json:"members_encrypting"`
 	Members int    `json:"members"`
 }
 
@@ -28,6 +28,7 @@ type ringKey struct {
 // with the programs, restarts a node and the proxy on the way, and a node at the
 // end. Clients notice nothing, and nobody is ever taken for failed who runs.
 func TestGossipKeyRotatesUnderLoad(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	// The proxy that is restarted is another one than the load goes through.
 	second, err := w.AddProxy("")

@@ -5,6 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"math"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +20,7 @@ import (
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/test/harness"
 )
 
@@ -25,12 +29,35 @@ import (
 var bin string
 
 func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "curl" { // a runbook's machine that has none
+		os.Exit(curl(os.Args[1:]))
+	}
 	code, err := run(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "e2e:", err)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// curl writes what is at the last of args, as the real one does with -s or -sf.
+func curl(args []string) int {
+	url := args[len(args)-1]
+	if !strings.Contains(url, "://") {
+		url = "http://" + url
+	}
+	resp, err := http.Get(url) //nolint:noctx // its own process
+	if err == nil {
+		if resp.StatusCode >= 400 && args[0] == "-sf" {
+			return 22
+		}
+		_, err = io.Copy(os.Stdout, resp.Body)
+		err = errors.Join(err, resp.Body.Close())
+	}
+	if err != nil {
+		return 7
+	}
+	return 0
 }
 
 func run(m *testing.M) (code int, err error) {
@@ -48,6 +75,15 @@ func run(m *testing.M) (code int, err error) {
 		return 0, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
 	return m.Run(), nil
+}
+
+// long begins a test that takes a minute, which the race detector makes several: make
+// test-long runs those whose names begin with TestLong, without it.
+func long(t *testing.T) {
+	t.Helper()
+	if raceEnabled {
+		t.Skip("make test-long runs it, without the race detector")
+	}
 }
 
 // patience is how long anything may take before a test gives up. No test
@@ -159,6 +195,25 @@ func (w *world) leader() *harness.Node {
 	return n
 }
 
+// underOneLeader has f say something of a cluster in which one node leads. When it is
+// wrong, and an election has come between, for which a busy machine is enough, it says it
+// again, once: what is tried brings the second one.
+func (w *world) underOneLeader(f func(leader *harness.Node) error) {
+	w.t.Helper()
+	leader := w.leader()
+	term := w.stats(leader).GetTerm()
+	err := f(leader)
+	if err == nil {
+		return
+	}
+	next := w.leader()
+	if w.stats(next).GetTerm() == term {
+		require.NoError(w.t, err)
+	}
+	w.t.Logf("once more, since there was an election: %v", err)
+	require.NoError(w.t, f(next), "after an election")
+}
+
 func (w *world) follower() *harness.Node {
 	w.t.Helper()
 	leader := w.leader()
@@ -198,6 +253,41 @@ func (w *world) load() *traffic {
 	}()
 	w.t.Cleanup(func() { cancel(); <-tr.ended; <-tailDone })
 	return tr
+}
+
+// logEnd is where the log ends for a linearizable read: what was acknowledged before is
+// below it. A node that has just been elected, or one that does not know yet that another
+// was, may show less. cert is of somebody who may consume.
+func (w *world) logEnd(cert string) (next uint64) {
+	w.t.Helper()
+	ask := func(n *harness.Node) error {
+		conn, err := w.Dial(cert, n)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		_, err = logv1.NewLogClient(conn).Consume(ctx, &logv1.ConsumeRequest{Offset: math.MaxUint64, Linearizable: true})
+		info, _ := apierr.From(err)
+		if at, ok := info.Uint(apierr.KeyNext); ok && info.Reason == apierr.ReasonOutOfRange {
+			next = at
+			return nil
+		}
+		return fmt.Errorf("%s: %w", n.Name, err)
+	}
+	w.until("a node says where the log ends", func() error {
+		err := errors.New("no node runs")
+		for _, n := range w.Nodes {
+			if n.Running() {
+				if err = ask(n); err == nil {
+					return nil
+				}
+			}
+		}
+		return err
+	})
+	return next
 }
 
 // stats of a node, waiting for it to answer.

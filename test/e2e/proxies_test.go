@@ -61,6 +61,7 @@ func (w *world) hardOfHearing(addr string) (*grpc.ClientConn, *atomic.Bool) {
 
 // Clients of several proxies of one principal, and of one more of another.
 func TestSeveralProxies(t *testing.T) {
+	t.Parallel()
 	w := prepare(t, nil)
 	r := history.NewRecorder()
 	var proxies [3]*harness.Proxy

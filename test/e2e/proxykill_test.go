@@ -40,6 +40,7 @@ func twins(t *testing.T) (w *world, proxies [2]*harness.Proxy, clients [2]logv1.
 // requests repeat what they have heard nothing of, through whichever proxy, until they
 // have: each record is in the log once, where its client was told, and in its order.
 func TestProxiesKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	w, proxies, clients := twins(t)
 	const producers = 16
 	var repeated atomic.Int64
@@ -87,7 +88,7 @@ func TestProxiesKilledUnderLoad(t *testing.T) {
 	wg.Wait()
 	require.Positive(t, repeated.Load(), "no call was under way when its proxy was killed")
 
-	next := w.stats(w.leader()).GetVisible()
+	next := w.logEnd("client")
 	total := 0
 	for p, offsets := range acked {
 		total += len(offsets)

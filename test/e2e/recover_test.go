@@ -23,12 +23,13 @@ func (w *world) logd(args ...string) string {
 // Two of three nodes are gone for good. The third goes on with everything it has,
 // as another cluster, which new nodes join and old ones cannot talk to.
 func TestRecoverAfterTheMajorityIsLost(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(500)
 	tr.finish()
 	survivor := w.follower()
-	want, err := w.ReadNode(w.ctx, survivor, w.stats(w.leader()).GetVisible())
+	want, err := w.ReadNode(w.ctx, survivor, w.logEnd("client"))
 	require.NoError(t, err)
 	before := w.stats(survivor).GetNodeId()
 	var lost []*harness.Node
@@ -74,12 +75,13 @@ func TestRecoverAfterTheMajorityIsLost(t *testing.T) {
 
 // A backup of a node is the beginning of a new cluster, offsets and all.
 func TestBackupAndRestore(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(300)
 	tr.finish()
 	n := w.follower()
-	want, err := w.ReadNode(w.ctx, n, w.stats(w.leader()).GetVisible())
+	want, err := w.ReadNode(w.ctx, n, w.logEnd("client"))
 	require.NoError(t, err)
 	for _, n := range w.Nodes {
 		require.NoError(t, n.Stop(w.ctx))

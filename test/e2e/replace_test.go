@@ -2,12 +2,15 @@ package e2e_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
+	"github.com/logd-io/logd/pkg/proxy"
 	"github.com/logd-io/logd/test/harness"
 )
 
@@ -51,6 +54,7 @@ func (w *world) retire(n *harness.Node) {
 // Every node is replaced by another, one after the other, the proxy's own contacts among
 // them, and naive clients see nothing of it.
 func TestEveryNodeIsReplaced(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(200)
@@ -63,11 +67,27 @@ func TestEveryNodeIsReplaced(t *testing.T) {
 	t.Logf("longest wait %v", tr.LongestWait())
 	tr.finish()
 	require.Len(t, w.stats(w.leader()).GetPeers(), 3)
+	w.until("nobody waits for those who were removed", func() error {
+		var st proxy.Status
+		text, err := harness.Get(w.ctx, "http://"+w.proxy.Admin+"/api/status")
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &st)
+		}
+		if err != nil {
+			return err
+		}
+		members := w.logd("members", "-admin", w.leader().Admin)
+		if len(st.Nodes) != 3 || strings.Contains(members, "failed") {
+			return fmt.Errorf("the proxy knows %d nodes, and gossip\n%s", len(st.Nodes), members)
+		}
+		return nil
+	})
 }
 
 // Three nodes become five, and then three again without two of the first, the leader
 // among them.
 func TestThreeFiveThree(t *testing.T) {
+	t.Parallel()
 	w := start(t)
 	tr := w.load()
 	tr.more(200)

@@ -21,6 +21,7 @@ import (
 // all sessions. Half of the clients have one proxy only, the others go to and fro between
 // two; all take their position along.
 func TestSessionsOnFollowersThatLag(t *testing.T) {
+	t.Parallel()
 	w := prepare(t, nil, ofApp, func(o *harness.Options) { o.Heartbeat = time.Second })
 	_, err := w.AddProxy("")
 	require.NoError(t, err)

@@ -4,6 +4,7 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -17,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
+	"github.com/logd-io/logd/pkg/tlsconf"
 	"github.com/logd-io/logd/test/harness"
 )
 
@@ -38,15 +40,20 @@ func idle(ctx context.Context, addr string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	return c, greet(c)
+}
+
+// greet says hello, and has the server's; else it closes the connection.
+func greet(c net.Conn) error {
 	hello := append([]byte(http2.ClientPreface), 0, 0, 0, byte(http2.FrameSettings), 0, 0, 0, 0, 0)
-	if _, err = c.Write(hello); err == nil {
-		err = answer(c) // the server's hello: we are in
+	_, err := c.Write(hello)
+	if err == nil {
+		err = answer(c) // we are in
 	}
 	if err != nil {
 		_ = c.Close()
-		return nil, err
 	}
-	return c, nil
+	return err
 }
 
 // answer reads a frame, and acknowledges what asks for it.
@@ -145,7 +152,7 @@ func TestSystemTenThousand(t *testing.T) {
 	tr.halt()
 
 	// Ten thousand tails, through ten connections; then a leader less.
-	next := w.stats(w.leader()).GetVisible()
+	next := w.logEnd("client")
 	reached := make(chan error, many)
 	var conns []*grpc.ClientConn
 	ctx, cancel := context.WithCancel(w.ctx)
@@ -214,6 +221,113 @@ func TestSystemTenThousand(t *testing.T) {
 		return nil
 	})
 	w.figures("when they have gone")
+	require.NoError(t, tr.Err())
+	require.Zero(t, tr.Failed())
+}
+
+// Ten thousand connections of clients that do nothing, ten thousand that say nothing, and
+// ten thousand that begin a handshake and do not end it, at the leader itself: it keeps as
+// many as it has room for, others get in, and the cluster goes on as if nothing was.
+func TestSystemTenThousandAtANode(t *testing.T) {
+	const many = 10_000
+	w := start(t)
+	tr := w.load()
+	tr.more(200)
+	n := w.leader()
+	term := w.stats(n).GetTerm()
+	gauge := func(name string) float64 { return w.gauge(n.Admin, name) }
+	figures := func(when string) (files, resident float64) {
+		files, resident = gauge("process_open_fds"), gauge("process_resident_memory_bytes")
+		t.Logf("%s: %.0f connections of clients, %.0f unknown, %.0f goroutines, %.0f files, %.0f MiB resident", when,
+			gauge(`logd_connections{role="client"}`), gauge("logd_connections_unknown"), gauge("go_goroutines"), files, resident/(1<<20))
+		return files, resident
+	}
+	before, _ := figures("at the start")
+
+	require.NoError(t, w.AddCert(tlsconf.RoleClient, "other"))
+	var confs []*tls.Config // one client has half of the room
+	for _, name := range []string{"client", "other"} {
+		conf, err := w.TLS(name, n, tlsconf.ALPNgRPC)
+		require.NoError(t, err)
+		confs = append(confs, conf)
+	}
+	room := int(gauge(`logd_connections_limit{role="client"}`))
+	var mu sync.Mutex
+	var held []net.Conn
+	refused := 0
+	var answering, dialing sync.WaitGroup
+	for i := range 50 {
+		conf := confs[i%len(confs)]
+		dialing.Go(func() {
+			for range many / 50 {
+				plain, err := new(net.Dialer).DialContext(w.ctx, "tcp", n.RPC)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				c := tls.Client(plain, conf)
+				if greet(c) != nil {
+					mu.Lock()
+					refused++ // at once, and not left to wait
+					mu.Unlock()
+					continue
+				}
+				answering.Go(func() {
+					for answer(c) == nil {
+					}
+				})
+				mu.Lock()
+				held = append(held, c)
+				mu.Unlock()
+			}
+		})
+	}
+	dialing.Wait()
+	_, resident := figures(fmt.Sprintf("with %d that asked to stay, room for %d, refused %d", many, room, refused))
+	require.LessOrEqual(t, gauge(`logd_connections{role="client"}`), float64(room))
+	require.Equal(t, many, len(held)+refused)
+	require.GreaterOrEqual(t, len(held), min(many, room)-100)
+	if !raceEnabled {
+		require.Less(t, resident, float64(len(held)*96<<10+300<<20), "96 KiB a connection")
+	}
+	tr.more(500)
+	// Operators and proxies have places of their own.
+	require.Equal(t, term, w.stats(n).GetTerm())
+
+	for what, say := range map[string][]byte{
+		"say nothing":       nil,
+		"begin a handshake": {22, 3, 1, 1, 0}, // a record of 256 bytes, of which none comes
+	} {
+		var silent []net.Conn
+		for range many {
+			c, err := new(net.Dialer).DialContext(w.ctx, "tcp", n.RPC)
+			if err != nil {
+				break // its queue is full: as good as refused
+			}
+			_, _ = c.Write(say) // it may be closed already
+			silent = append(silent, c)
+		}
+		files, _ := figures(fmt.Sprintf("with %d more that %s", len(silent), what))
+		require.LessOrEqual(t, gauge("logd_connections_unknown"), 1024.0)
+		require.Less(t, files, before+float64(len(held))+1300)
+		tr.more(500)
+		require.Equal(t, term, w.stats(n).GetTerm(), "nobody stood for election")
+		for _, c := range silent {
+			_ = c.Close()
+		}
+	}
+	for _, c := range held {
+		_ = c.Close()
+	}
+	answering.Wait()
+	w.until("nothing is left of them", func() error {
+		if f := gauge("process_open_fds"); f > before+20 {
+			return fmt.Errorf("%.0f files, %.0f before", f, before)
+		}
+		return nil
+	})
+	figures("when they have gone")
+	tr.halt()
 	require.NoError(t, tr.Err())
 	require.Zero(t, tr.Failed())
 }

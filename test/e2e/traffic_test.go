@@ -55,7 +55,7 @@ func (tr *traffic) check() harness.Verdict {
 	t, w := tr.w.t, tr.w
 	t.Helper()
 	acked := tr.Offsets()
-	next := w.stats(w.leader()).GetVisible()
+	next := w.logEnd("client")
 	var first []*logv1.Record
 	var verdict harness.Verdict
 	for _, n := range w.Nodes {

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -128,6 +130,10 @@ func (c *Cluster) AddNode(expect int) (*Node, error) {
 	if err != nil {
 		return nil, err
 	}
+	var join []string
+	for j := range min(3, c.opt.Nodes) {
+		join = append(join, strconv.Quote(c.gossip(j+1)))
+	}
 	heartbeat := ""
 	if c.opt.Heartbeat > 0 {
 		heartbeat = fmt.Sprintf("raft { heartbeat_timeout = %q }\n", c.opt.Heartbeat.String())
@@ -137,7 +143,7 @@ cluster          = %q
 data_dir         = %q
 bind_addr        = %q
 bootstrap_expect = %d
-retry_join       = [%q, %q, %q]
+retry_join       = [%s]
 gossip_key       = %q
 log_level        = "info"
 
@@ -147,7 +153,7 @@ tls {
   key_file  = %q
 }
 %s%s`, name, clusterName, n.DataDir, host, expect,
-		c.gossip(1), c.gossip(2), c.gossip(3), c.key, cert.CA, cert.Cert, cert.Key, heartbeat, c.opt.NodeConfig)
+		strings.Join(join, ", "), c.key, cert.CA, cert.Cert, cert.Key, heartbeat, c.opt.NodeConfig)
 	if err := os.WriteFile(n.Config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}

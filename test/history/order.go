@@ -21,35 +21,60 @@ func (c *check) order() {
 			}
 		}
 	}
-	// By place: the earliest moment, and the event whose start that is.
-	earliest, latest := make([]int64, len(c.sent)), make([]int32, len(c.sent))
-	most, who := int64(math.MinInt64), int32(nobody)
+	// By place: the earliest moment, and the event whose start that is; and the same of
+	// sending alone, which accuses first.
+	all, sent := newMoments(len(c.sent)), newMoments(len(c.sent))
 	for place := range c.sent {
-		if ended[place] > most {
-			most, who = ended[place], by[place]
-		}
-		if c.sent[place] > most {
-			most, who = c.sent[place], c.owner[place]
-		}
-		earliest[place], latest[place] = most, who
+		all.note(place, ended[place], by[place])
+		all.note(place, c.sent[place], c.owner[place])
+		sent.note(place, c.sent[place], c.owner[place])
 	}
 
 	told := map[int32]bool{} // one start that is too late is found by all that comes after it
 	for i := range c.h.Events {
 		e := &c.h.Events[i]
 		level := c.level(e.knows())
-		if level == 0 || level > len(earliest) || e.End >= earliest[level-1] {
+		if level == 0 || level > len(c.sent) {
 			continue
 		}
-		w := latest[level-1]
-		if told[w] {
+		w, late := all.after(level-1, e.End)
+		if by, is := sent.after(level-1, e.End); is {
+			w = by
+		}
+		if !late || told[w] {
 			continue
 		}
 		told[w] = true
-		if late := &c.h.Events[w]; late.Op != Produce {
-			c.broken(Linearizable, []int{i, int(w)}, "it was told that the log ends at %d, after %d was known to be in it", late.Next, e.knows()-1)
+		if blamed := &c.h.Events[w]; blamed.Op != Produce {
+			c.broken(Linearizable, []int{i, int(w)}, "it was told that the log ends at %d, after %d was known to be in it", blamed.Next, e.knows()-1)
 		} else {
 			c.broken(RealTime, []int{i, int(w)}, "%d was known to be in the log before a record at or before it was sent", e.knows()-1)
 		}
 	}
+}
+
+// moments has, by place in the log, the latest start that is known of there and of all
+// places before, and the event whose start that is.
+type moments struct {
+	at   []int64
+	by   []int32
+	most int64
+	who  int32
+}
+
+func newMoments(places int) *moments {
+	return &moments{at: make([]int64, places), by: make([]int32, places), most: math.MinInt64, who: nobody}
+}
+
+// note is called for the places in their order, as often as there are starts.
+func (m *moments) note(place int, start int64, event int32) {
+	if start > m.most {
+		m.most, m.who = start, event
+	}
+	m.at[place], m.by[place] = m.most, m.who
+}
+
+// after answers the event that started after end, if there is one.
+func (m *moments) after(place int, end int64) (event int32, is bool) {
+	return m.by[place], end < m.at[place]
 }

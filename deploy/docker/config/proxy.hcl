@@ -1,4 +1,4 @@
-# The gateway of docker-compose.yml. It is reached from outside its container, so
+# The gateway of compose.yaml. It is reached from outside its container, so
 # its listener is mutual TLS; beside a program, in the same network namespace, it
 # would listen in plaintext on 127.0.0.1:8410.
 
@@ -16,6 +16,7 @@ listener {
 
 gossip {
   retry_join = ["node1:8401", "node2:8401", "node3:8401"]
+  key_file   = "/etc/logd/tls/gossip.key"
 }
 
 admin {

@@ -5,7 +5,7 @@ listener {
 }
 
 gossip {
-  retry_join = ["logd-0.logd:8401", "logd-1.logd:8401", "logd-2.logd:8401"]
+  retry_join = ["logd-0.logd.logd.svc:8401", "logd-1.logd.logd.svc:8401", "logd-2.logd.logd.svc:8401"]
   key_file   = "/etc/logproxy/secret/gossip.key"
 }
 
@@ -21,4 +21,13 @@ upstream {
   }
 }
 
-log_format = "json"
+limits {
+  memory = "160MiB" # refused above it; GOMEMLIMIT is higher, the container's limit higher still
+}
+
+produce {
+  max_held_bytes = "32MiB"
+}
+
+drain_timeout = "30s" # terminationGracePeriodSeconds is longer
+log_format    = "json"

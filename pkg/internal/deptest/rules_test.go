@@ -20,6 +20,7 @@ var may = deptest.May{
 		"pkg/authz", "pkg/discovery/...", "pkg/balance",
 	}},
 	{Package: "cmd/logproxy", Imports: []string{"internal/cli/...", "config", "pkg/proxy", "pkg/client/...", "pkg/api/...", "pkg/apierr"}},
+	{Package: "internal/cli/validate", Imports: []string{"internal/cli", "config"}},
 	{Package: "internal/cli/...", Imports: []string{"internal/cli/...", "pkg/client/...", "pkg/api/...", "pkg/apierr"}},
 	{Package: "config"},
 
@@ -41,8 +42,9 @@ var may = deptest.May{
 	{Package: "pkg/server/...", Imports: []string{"pkg/server/...", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/commitlog", "pkg/replica", "pkg/bootstrap"}},
 	{Package: "pkg/agent/...", Imports: []string{
 		"pkg/agent/...", "config", "pkg/api/...", "pkg/apierr", "pkg/authz", "pkg/autopilot", "pkg/bootstrap", "pkg/certwatch", "pkg/commitlog",
-		"pkg/membership", "pkg/raftstore", "pkg/replica", "pkg/server", "pkg/vfs",
+		"pkg/membership", "pkg/raftstore", "pkg/replica", "pkg/server", "pkg/vfs", "pkg/discovery/zk", "pkg/registrar",
 	}},
+	{Package: "pkg/registrar", Imports: []string{"pkg/discovery/zk"}},
 
 	{Package: "pkg/discovery/serf", Imports: []string{"pkg/discovery", "pkg/membership"}},
 	{Package: "pkg/discovery/...", Imports: []string{"pkg/discovery"}},
@@ -57,9 +59,10 @@ var may = deptest.May{
 
 	{Package: "pkg/telemetry"},
 	{Package: "pkg/devcluster", Imports: []string{"config", "pkg/agent", "pkg/proxy", "pkg/client/...", "pkg/api/...", "pkg/vfs/..."}},
+	{Package: "pkg/internal/named", Imports: []string{"config"}},
 	{Package: "pkg/internal/..."},
 
-	{Package: "examples/...", Imports: []string{"config", "pkg/authz"}},
+	{Package: "examples/...", Imports: []string{"config", "pkg/authz", "pkg/api/..."}},
 	{Package: "test/...", Imports: []string{"test/...", "config", "pkg/...", "internal/cli/...", "internal/planted"}},
 }
 
@@ -119,7 +122,7 @@ var neverBoth = deptest.NeverBoth{
 
 // testOnly are the packages that help tests and are no tests themselves.
 var testOnly = []string{
-	"test/...", "pkg/internal/testutil", "pkg/tlsconf/tlstest", "pkg/balance/balancetest", "pkg/discovery/discoverytest",
+	"test/...", "pkg/internal/testutil", "pkg/internal/http2test", "internal/cli/clitest", "pkg/tlsconf/tlstest", "pkg/balance/balancetest", "pkg/discovery/discoverytest", "pkg/discovery/dns/dnstest", "pkg/discovery/zk/zktest",
 	"pkg/vfs/vfstest", "pkg/commitlog/commitlogtest",
 }
 
@@ -139,6 +142,8 @@ var only = map[string]deptest.Only{
 	"memberlist":     {Library: "github.com/hashicorp/memberlist/...", By: []string{"pkg/membership/..."}, Why: "membership answers with values"},
 	"grpc-proxy":     {Library: "github.com/mwitkow/grpc-proxy/...", By: []string{"pkg/proxy", "pkg/proxy/forward"}, Why: "it passes through what the proxy does not know"},
 	"casbin":         {Library: "github.com/casbin/casbin/v3/...", By: []string{"pkg/authz"}, Why: "authz answers who may, and could ask another library"},
+	"otel-sdk":       {Library: "go.opentelemetry.io/otel/sdk/...", By: []string{"pkg/telemetry"}, Why: "the others start spans, and do not know where they go"},
+	"otelgrpc":       {Library: "go.opentelemetry.io/contrib/...", By: []string{"pkg/telemetry"}, Why: "it has one place"},
 	"hcl":            {Library: "github.com/hashicorp/hcl/v2/...", By: []string{"config", "test/..."}, Why: "the others see the decoded structs"},
 }
 

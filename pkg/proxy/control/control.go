@@ -12,6 +12,7 @@ import (
 
 	"github.com/logd-io/logd/pkg/balance"
 	"github.com/logd-io/logd/pkg/discovery"
+	"github.com/logd-io/logd/pkg/internal/events"
 	"github.com/logd-io/logd/pkg/proxy/route"
 	"github.com/logd-io/logd/pkg/proxy/upstream"
 )
@@ -39,6 +40,7 @@ type Config struct {
 
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: no metrics
+	Events     *events.Log           // what has happened, for people; may be nil
 }
 
 // Control is the deciding part of a proxy.

@@ -10,14 +10,11 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"github.com/stretchr/testify/require"
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/discovery"
 	"github.com/logd-io/logd/pkg/internal/testutil"
 	"github.com/logd-io/logd/pkg/proxy/control"
-	"github.com/logd-io/logd/pkg/proxy/route"
 )
 
 func TestMain(m *testing.M) { testutil.VerifyMain(m) }
@@ -138,75 +135,6 @@ func TestNoLagIsTooMuchWithoutALimit(t *testing.T) {
 	r.sees(id(0), id(1))
 }
 
-// A view that was long on its way tells of a leader that is no more.
-func TestAStaleViewMovesNothing(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.all(func(v *nodev1.ClusterView) { v.Term, v.LeaderId = 5, id(1) })
-	r.known()
-	r.sees(id(1), id(0), id(2))
-	r.nodes[2].says(func(v *nodev1.ClusterView) { v.Term, v.LeaderId, v.Draining = 4, id(0), true })
-	tab := r.sees(id(1), id(0)) // that it drains is news, so the view has been read
-	require.EqualValues(t, 5, tab.Term)
-}
-
-func TestATermNeverFalls(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.known()
-	tab := r.sees(id(0), id(1), id(2))
-	last := tab.Term
-	for term := uint64(2); term < 8; term++ {
-		i := int(term % 3)
-		r.nodes[i].says(func(v *nodev1.ClusterView) { v.Term, v.LeaderId = term, id(i) })
-		var others []string
-		for j := range 3 {
-			if j != i {
-				others = append(others, id(j))
-			}
-		}
-		tab = r.sees(id(i), others...)
-		require.Greater(t, tab.Term, last)
-		last = tab.Term
-	}
-}
-
-func TestAViewThatSaysNothingNewPublishesNothing(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.known()
-	tab := r.sees(id(0), id(1), id(2))
-	r.all(func(v *nodev1.ClusterView) { v.Visible++ })
-	r.eventually(func() error { // seen by control
-		for _, n := range r.c.Status().Nodes {
-			if n.Visible != 1001 {
-				return fmt.Errorf("%s is at %d", n.ID, n.Visible)
-			}
-		}
-		return nil
-	})
-	require.Same(t, tab, r.holder.Load())
-}
-
-func TestADeadLeaderIsHeldForAndANewOneFound(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.known()
-	r.sees(id(0), id(1), id(2))
-	r.nodes[0].stop()
-	r.sees("", id(1), id(2)) // although both still say that it leads
-	r.nodes[2].says(func(v *nodev1.ClusterView) { v.Term, v.LeaderId = 2, id(2) })
-	r.sees(id(2), id(1))
-
-	r.nodes[0].says(func(v *nodev1.ClusterView) { v.Ready, v.LeaderId = false, "" })
-	r.nodes[0].start()
-	r.eventually(func() error {
-		if n := r.c.Status().Nodes[0]; !n.Watched {
-			return fmt.Errorf("not heard of yet: %+v", n)
-		}
-		return nil
-	})
-	r.sees(id(2), id(1))
-	r.nodes[0].says(func(v *nodev1.ClusterView) { v.Ready, v.Term, v.LeaderId = true, 2, id(2) })
-	r.sees(id(2), id(0), id(1))
-}
-
 func TestAFollowerThatFoundTheLeaderAgainIsReadFrom(t *testing.T) {
 	r := newRig(t, 3, func(c *control.Config) { c.StallAfter = 300 * time.Millisecond })
 	r.known()
@@ -221,201 +149,6 @@ func TestAFollowerThatFoundTheLeaderAgainIsReadFrom(t *testing.T) {
 	})
 	r.nodes[2].says(func(v *nodev1.ClusterView) { v.LeaderId = id(0) })
 	r.sees(id(0), id(1), id(2))
-}
-
-func TestALeaderThatComesBackInItsTermLeadsOn(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.known()
-	r.sees(id(0), id(1), id(2))
-	r.nodes[0].stop()
-	r.sees("", id(1), id(2))
-	r.nodes[0].start()
-	r.sees(id(0), id(1), id(2))
-}
-
-func TestAStalledWatchIsOpenedAgainAndCostsTheLeaderNothing(t *testing.T) {
-	r := newRig(t, 3, func(c *control.Config) { c.StallAfter = 300 * time.Millisecond })
-	r.known()
-	r.sees(id(0), id(1), id(2))
-
-	r.nodes[0].falls(true)
-	r.nodes[1].falls(true)
-	r.sees(id(0), id(2))
-	r.eventually(func() error {
-		if n := r.c.Status().Nodes[0]; n.Watched {
-			return fmt.Errorf("the leader's watch does not count as stalled: %+v", n)
-		}
-		return nil
-	})
-	r.nodes[2].falls(true) // the last follower is kept, whatever is thought of it
-	r.eventually(func() error {
-		if n := r.c.Status().Nodes[2]; n.Watched {
-			return fmt.Errorf("still watched: %+v", n)
-		}
-		return nil
-	})
-	lead, reads := routes(r.holder.Load())
-	require.Equal(t, id(0), lead)
-	require.Len(t, reads, 1)
-
-	for _, f := range r.nodes {
-		f.falls(false)
-	}
-	r.sees(id(0), id(1), id(2))
-}
-
-func TestAStoppedLeaderIsLeftByItsFollowersWord(t *testing.T) {
-	r := newRig(t, 3, nil)
-	r.known()
-	r.sees(id(0), id(1), id(2))
-	r.nodes[0].falls(true)
-	r.nodes[1].says(func(v *nodev1.ClusterView) { v.Term, v.LeaderId = 2, id(1) })
-	require.Equal(t, id(1), r.sees(id(1), id(2)).Leader.ID())
-}
-
-func TestNotLeader(t *testing.T) {
-	t.Run("corrects the table in one hop, with no watch that works", func(t *testing.T) {
-		r := newRig(t, 3, func(c *control.Config) { c.StallAfter = 200 * time.Millisecond })
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		for _, f := range r.nodes {
-			f.falls(true)
-		}
-		r.c.NotLeader(id(0), id(2), r.nodes[2].addr, 2)
-		r.eventually(func() error {
-			if lead, _ := routes(r.holder.Load()); lead != id(2) {
-				return fmt.Errorf("leader is %q", lead)
-			}
-			return nil
-		})
-	})
-	t.Run("brings the address of a leader that nobody knew", func(t *testing.T) {
-		r := newRig(t, 3, nil)
-		only := func(v *nodev1.ClusterView) { v.Peers = v.Peers[:2] }
-		r.all(only)
-		r.send([]discovery.Node{{ID: id(0), RPCAddr: r.nodes[0].addr}, {ID: id(1), RPCAddr: r.nodes[1].addr}})
-		r.sees(id(0), id(1))
-		r.c.NotLeader(id(0), id(2), r.nodes[2].addr, 2)
-		r.sees(id(2), id(0), id(1))
-	})
-	t.Run("of the leader without a successor means hold", func(t *testing.T) {
-		r := newRig(t, 3, func(c *control.Config) { c.StallAfter = 200 * time.Millisecond })
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		r.nodes[0].falls(true) // else it takes the word back at once
-		r.eventually(func() error {
-			r.c.NotLeader(id(0), "", "", 1) // a view it sent before may still come and take it back
-			if lead, _ := routes(r.holder.Load()); lead != "" {
-				return fmt.Errorf("leader is %q", lead)
-			}
-			return nil
-		})
-		r.nodes[0].falls(false)
-		r.sees(id(0), id(1), id(2))
-	})
-	t.Run("of an older term, of a stranger, and of a node of another cluster change nothing", func(t *testing.T) {
-		r := newRig(t, 3, nil)
-		r.all(func(v *nodev1.ClusterView) { v.Term = 5 })
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		r.nodes[2].says(func(v *nodev1.ClusterView) { v.ClusterId = other })
-		r.sees(id(0), id(1))
-		r.eventually(func() error {
-			if n := r.c.Status().Nodes[2]; n.Problem == "" {
-				return fmt.Errorf("not seen yet: %+v", n)
-			}
-			return nil
-		})
-		r.c.NotLeader(id(1), id(1), r.nodes[1].addr, 4)
-		r.c.NotLeader("n7.00000007", id(1), r.nodes[1].addr, 9)
-		r.c.NotLeader(id(2), id(2), r.nodes[2].addr, 9)
-		r.nodes[1].says(func(v *nodev1.ClusterView) { v.Draining = true })
-		tab := r.sees(id(0))
-		require.EqualValues(t, 5, tab.Term)
-	})
-}
-
-// fails tells as often as it takes that requests fail on node i.
-func (r *rig) fails(i int) {
-	for range 3 {
-		r.c.Failed(id(i), errUnavailable)
-	}
-}
-
-func TestFailed(t *testing.T) {
-	forLong := func(c *control.Config) { c.EjectBase = time.Hour }
-	t.Run("rests a follower", func(t *testing.T) {
-		r := newRig(t, 3, forLong)
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		r.fails(1)
-		r.sees(id(0), id(2))
-	})
-	t.Run("for a time", func(t *testing.T) {
-		r := newRig(t, 3, func(c *control.Config) { c.EjectBase = time.Millisecond })
-		r.known()
-		tab := r.sees(id(0), id(1), id(2))
-		r.fails(1)
-		select {
-		case <-tab.Superseded():
-		case <-time.After(bound):
-			t.Fatal("it is not rested")
-		}
-		r.sees(id(0), id(1), id(2))
-	})
-	t.Run("never the last one", func(t *testing.T) {
-		r := newRig(t, 3, forLong)
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		r.fails(1)
-		r.sees(id(0), id(2))
-		r.fails(2)
-		r.sees(id(0), id(1)) // it has rested longer
-	})
-	t.Run("does not move the leader", func(t *testing.T) {
-		r := newRig(t, 3, forLong)
-		r.known()
-		r.sees(id(0), id(1), id(2))
-		r.fails(0)
-		r.fails(1)
-		r.sees(id(0), id(2))
-	})
-	t.Run("is weighed against the calls that were answered", func(t *testing.T) {
-		r := newRig(t, 3, forLong)
-		r.known()
-		tab := r.sees(id(0), id(1), id(2))
-		for range 20 { // a follower that fails one call of two
-			r.c.Failed(id(1), errUnavailable)
-			tab.Nodes[id(1)].Answered()
-			r.heard()
-		}
-		for range 3 { // and one that fails all whose callers wait for it
-			tab.Nodes[id(2)].Acquire()()
-			r.c.Failed(id(2), errUnavailable)
-			tab.Nodes[id(2)].Acquire()()
-			r.heard()
-		}
-		r.sees(id(0), id(1))
-	})
-	t.Run("says nothing when the connection was let go", func(t *testing.T) {
-		r := newRig(t, 4, forLong)
-		r.known()
-		r.sees(id(0), id(1), id(2), id(3))
-		for range 10 {
-			r.c.Failed(id(1), status.Error(codes.Canceled, "grpc: the client connection is closing"))
-		}
-		r.fails(2)
-		r.sees(id(0), id(1), id(3))
-	})
-}
-
-func TestHintsNeverBlock(t *testing.T) {
-	c, err := control.New(control.Config{Holder: new(route.Holder)})
-	require.NoError(t, err)
-	for range 10_000 { // nobody reads them
-		c.NotLeader(id(0), id(1), "", 2)
-		c.Failed(id(0), errUnavailable)
-	}
 }
 
 // Gossip tells addresses. It cannot make a leader, and losing a node in it
@@ -481,6 +214,37 @@ func TestOnlySomeOfManyNodesAreWatched(t *testing.T) {
 		}
 	}
 	r.eventually(settled)
+}
+
+// What comes back at the address of a node that is not watched may be of another
+// cluster, and is read from when it has been seen not to be.
+func TestANodeOfAnotherClusterAmongManyIsNotReadFrom(t *testing.T) {
+	r := newRig(t, 7, func(c *control.Config) { c.WatchLimit = 2 })
+	r.known()
+	r.sees(id(0), id(1), id(2), id(3), id(4), id(5), id(6))
+	require.Empty(t, r.c.Status().OtherID)
+	strays := r.nodes[4:]
+	for _, f := range strays {
+		f.stop()
+	}
+	r.sees(id(0), id(1), id(2), id(3))
+	for _, f := range strays {
+		f.says(func(v *nodev1.ClusterView) { v.ClusterId = other })
+		f.start()
+	}
+	r.eventually(func() error {
+		st := r.c.Status()
+		for _, s := range st.Nodes {
+			stray := s.ID >= id(4)
+			require.False(t, stray && s.Readable, "%+v", s)
+			if stray && s.Problem == "" {
+				return fmt.Errorf("%+v", s)
+			}
+		}
+		return nil
+	})
+	require.Equal(t, other, r.c.Status().OtherID)
+	r.sees(id(0), id(1), id(2), id(3))
 }
 
 func TestASeedThatIsReplacedByAnotherNode(t *testing.T) {

@@ -8,7 +8,10 @@
 // Invariants:
 //
 //   - One cluster uuid is pinned, the first one heard; a node of another cluster
-//     is an error in the log and gets no request.
+//     is an error in the log and gets no request. To be read from, a node must have
+//     said which it is of, on the connection there is. What leads is taken at its
+//     word before that, and every call says which cluster it is for: a node of
+//     another refuses it.
 //   - The term of published tables never falls, and at one term the leader never
 //     changes to another node. Gossip has no say in it: what discovery sends is
 //     addresses.

@@ -92,11 +92,16 @@ func (l *loop) connection(k *link, s connectivity.State) {
 	k.state = s
 	if s == connectivity.Ready {
 		k.retryAt = time.Time{} // whatever ended the last watch, this is another connection
+	} else {
+		k.met = false
 	}
-	if m, _ := l.owner(k); m != nil && k.broken() {
+	if k.broken() {
 		// It may come back as anything: empty, behind, in another cluster.
-		m.saw(nil, time.Time{})
-		m.alien = ""
+		k.other = ""
+		if m, _ := l.owner(k); m != nil {
+			m.saw(nil, time.Time{})
+			m.alien = ""
+		}
 	}
 }
 
@@ -123,6 +128,10 @@ func (l *loop) watchEnded(k *link, err error) {
 // viewed takes in what k's node said.
 func (l *loop) viewed(k *link, v *nodev1.ClusterView) {
 	k.live = true
+	k.met, k.other = false, ""
+	if v.ClusterId != "" && l.cluster != "" && v.ClusterId != l.cluster {
+		k.other = v.ClusterId
+	}
 	m, s := l.owner(k)
 	switch {
 	case m != nil:
@@ -135,7 +144,7 @@ func (l *loop) viewed(k *link, v *nodev1.ClusterView) {
 			m.saw(nil, time.Time{})
 			return
 		}
-		m.alien = ""
+		m.alien, k.met = "", v.ClusterId != ""
 		m.saw(v, time.Now())
 	case s != nil:
 		if why := l.alien(v.NodeId, v); why != "" {
@@ -157,10 +166,10 @@ func (l *loop) viewed(k *link, v *nodev1.ClusterView) {
 // empty: it counts.
 func (l *loop) alien(id string, v *nodev1.ClusterView) string {
 	switch {
-	case v.NodeId != id:
-		return "it calls itself " + v.NodeId
 	case v.ClusterId != "" && l.cluster != "" && v.ClusterId != l.cluster:
 		return "it belongs to cluster " + v.ClusterId + ", not " + l.cluster
+	case v.NodeId != id:
+		return "it calls itself " + v.NodeId
 	}
 	return ""
 }
@@ -215,6 +224,7 @@ func (l *loop) failed(id string, err error) {
 	}
 	if m.fail(time.Now(), m.node.Answers(), l.c.cfg.EjectBase) {
 		l.c.metrics.ejections.Inc()
+		m.failure = err.Error()
 		l.log.Warn("requests fail on a node; it rests", "node", id, "failures", m.inARow, "until", m.restsUntil, "err", err)
 	}
 }
@@ -364,12 +374,16 @@ func (l *loop) sorted() []*member {
 }
 
 // choose says which members to watch: all of a few; of many the leader, then
-// those whose watches deliver, then those that have disappointed least.
+// those whose watches deliver, then those that have disappointed least. Beyond the
+// limit it has as many again watched until they have been met: on its connection
+// alone nobody is read from, since behind an address there may be another cluster.
 func (l *loop) choose(sorted []*member) {
 	rank := func(m *member) int {
 		switch {
 		case m.id == l.lead.current():
 			return 0
+		case m.alien != "": // for as long as its connection lasts
+			return 999
 		case m.live:
 			return 1
 		case m.broken():
@@ -379,8 +393,13 @@ func (l *loop) choose(sorted []*member) {
 	}
 	byRank := slices.Clone(sorted)
 	slices.SortStableFunc(byRank, func(a, b *member) int { return rank(a) - rank(b) })
+	strangers := 0
 	for i, m := range byRank {
 		m.chosen = i < l.c.cfg.WatchLimit
+		if !m.chosen && !m.met && m.alien == "" && m.state == connectivity.Ready && strangers < l.c.cfg.WatchLimit {
+			m.chosen = true
+			strangers++
+		}
 	}
 }
 
@@ -408,7 +427,7 @@ func (l *loop) publish(ms []*member, now time.Time) {
 		}
 	}
 	spec.Followers = followers(ms, leader, spec.Leader != nil, l.c.cfg.MaxLag, l.c.cfg.StallAfter, now)
-	l.c.status.Store(l.describe(ms, &spec, now))
+	l.tell(l.c.status.Swap(l.describe(ms, &spec, now)), l.c.status.Load())
 
 	old := l.c.cfg.Holder.Load()
 	if same(&old.Spec, &spec) {
@@ -446,21 +465,4 @@ func same(a, b *route.Spec) bool {
 		}
 	}
 	return true
-}
-
-func (l *loop) describe(ms []*member, spec *route.Spec, now time.Time) *Status {
-	st := &Status{ClusterID: l.cluster, Term: l.lead.term, LeaderID: l.lead.current()}
-	top := newest(ms)
-	for _, m := range ms {
-		n := NodeStatus{
-			ID: m.id, Addr: m.node.Addr(), Connection: m.state.String(), Watched: m.live,
-			Ejected: m.resting(now), CutOff: spec.Leader != nil && m.cutOff(now, l.c.cfg.StallAfter), Problem: m.alien, Lag: m.lag(top), node: m.node,
-			Leader: spec.Leader == route.Upstream(m.node), Readable: slices.Contains(spec.Followers, route.Upstream(m.node)),
-		}
-		if m.view != nil {
-			n.Ready, n.Draining, n.Visible = m.view.Ready, m.view.Draining, m.view.Visible
-		}
-		st.Nodes = append(st.Nodes, n)
-	}
-	return st
 }

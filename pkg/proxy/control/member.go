@@ -25,6 +25,13 @@ type link struct {
 	live      bool               // that watch has delivered a view
 	barren    int                // watches in a row that ended without a view
 	retryAt   time.Time          // no new watch before
+
+	// met says that the node has said who it is, and is who it should be, on the
+	// connection there is.
+	met bool
+	// other is the cluster that the node belongs to instead of ours; empty: it is not
+	// known to belong to another.
+	other string
 }
 
 // broken says that a call on the link would fail at once.
@@ -52,8 +59,10 @@ type member struct {
 	// alien is why nothing the node says counts: another cluster, another id.
 	alien string
 	// chosen says that the node should be watched. Of those that are not, only the
-	// connection is known.
+	// connection is known, and that they were met.
 	chosen bool
+	// failure is what its rest, if it rests, is for.
+	failure string
 
 	trust
 }
@@ -72,7 +81,7 @@ func (m *member) serves() bool {
 		return false
 	}
 	if !m.chosen && m.view == nil {
-		return m.state == connectivity.Ready
+		return m.met && m.state == connectivity.Ready
 	}
 	return m.view != nil && m.view.Ready && !m.view.Draining
 }

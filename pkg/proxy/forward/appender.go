@@ -34,13 +34,12 @@ type appender struct {
 	idle     bool                 // the sender sleeps on work; guarded by mu
 	waiting  bool                 // run sleeps on news without a stream; guarded by mu
 	// stalled is when the leader stopped making progress, 0 while it makes some.
-	// Until then nothing expires. Guarded by mu.
+	// Until then nothing expires. stalledSince sets it. Guarded by mu.
 	stalled    int64
-	overloaded bool   // the last refusal was OVERLOADED; guarded by mu
-	overWhy    string // and for that reason; guarded by mu
-	nextDue    int64  // run wakes by then; guarded by mu
-	lastAck    int64  // guarded by mu
-	acks       int    // batches acknowledged on the stream that is open now; guarded by mu
+	overloaded *apierr.Overloaded // the last refusal, if it was one; guarded by mu
+	nextDue    int64              // run wakes by then; guarded by mu
+	lastAck    int64              // guarded by mu
+	acks       int                // batches acknowledged on the stream that is open now; guarded by mu
 
 	crowd    peak      // records waiting and under way; guarded by mu
 	most     peak      // bytes held by the client that held most; guarded by mu

@@ -32,7 +32,7 @@ func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
 	queue()
 	a.mu.Lock()
 	b := a.take(anybody, new(finished)) // and is about to build it
-	a.stalled = 1
+	a.stalledSince(1)
 	a.mu.Unlock()
 	queue()
 	now := a.f.now() + int64(time.Hour)
@@ -45,9 +45,9 @@ func TestNothingExpiresBehindABatchInTheMaking(t *testing.T) {
 	a.mu.Lock()
 	b.built, b.sent = true, true
 	a.mu.Unlock()
-	require.NoError(t, a.acknowledge(&nodev1.AppendResponse{Count: 1, FirstOffset: 7}))
+	require.NoError(t, a.acknowledge(&nodev1.AppendResponse{Count: 1, FirstOffset: 7}, "a"))
 	a.mu.Lock()
-	a.stalled = 1
+	a.stalledSince(1)
 	a.mu.Unlock()
 	a.expire(now)
 	told, err := l.taken(nil)
@@ -77,6 +77,14 @@ func TestNobodyIsLateWithABatchInTheMaking(t *testing.T) {
 	require.ErrorIs(t, cause, errAckTimeout, "it is when time has passed since")
 }
 
+// named is an upstream of which only the id is asked for.
+type named struct {
+	route.Upstream
+	id string
+}
+
+func (n named) ID() string { return n.id }
+
 // What nobody else's batch is under way for is sent by who queued it, which spares a
 // call that waits alone the sender's waking up. (DESIGN.md F7)
 func TestALoneCallIsSentByItsOwn(t *testing.T) {
@@ -88,7 +96,7 @@ func TestALoneCallIsSentByItsOwn(t *testing.T) {
 	ctx, cancel := context.WithCancelCause(t.Context())
 	defer cancel(nil)
 	cs := &sentBatches{ctx: ctx}
-	s := &appendStream{a: a, ctx: ctx, cancel: cancel, cs: cs}
+	s := &appendStream{a: a, up: named{id: "a"}, ctx: ctx, cancel: cancel, cs: cs}
 	queue := func(n int) {
 		t.Helper()
 		for range n {
@@ -100,7 +108,7 @@ func TestALoneCallIsSentByItsOwn(t *testing.T) {
 	acknowledge := func() {
 		t.Helper()
 		b := a.inflight[0]
-		require.NoError(t, a.acknowledge(&nodev1.AppendResponse{FirstSequence: b.first, Count: b.count}))
+		require.NoError(t, a.acknowledge(&nodev1.AppendResponse{FirstSequence: b.first, Count: b.count}, "a"))
 	}
 	wants := func(sent int, woken bool) {
 		t.Helper()

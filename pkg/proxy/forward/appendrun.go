@@ -72,7 +72,7 @@ func (a *appender) run() {
 		a.mu.Lock()
 		progress := a.acks > 0
 		a.mu.Unlock()
-		a.settle(err)
+		a.settle(err, up.ID())
 		if progress {
 			failures = 0
 		}
@@ -194,7 +194,7 @@ func (a *appender) check(s *appendStream) (pause time.Duration, cause error) {
 		}
 		if late += ack; late <= now {
 			if a.stalled == 0 {
-				a.stalled = late - ack
+				a.stalledSince(late - ack)
 			}
 			return 0, errAckTimeout
 		}
@@ -218,12 +218,12 @@ func (a *appender) pause(on bool) {
 	case on:
 		a.paused = true
 		if a.stalled == 0 {
-			a.stalled = a.f.now()
+			a.stalledSince(a.f.now())
 		}
 	default:
 		a.paused = false
 		if len(a.inflight) == 0 {
-			a.stalled = 0
+			a.stalledSince(0)
 		}
 		if a.idle {
 			a.idle = false
@@ -236,7 +236,7 @@ func (a *appender) pause(on bool) {
 func (a *appender) stall(now int64) {
 	a.mu.Lock()
 	if a.stalled == 0 {
-		a.stalled = now
+		a.stalledSince(now)
 	}
 	a.mu.Unlock()
 }
@@ -265,7 +265,7 @@ func (a *appender) awaitWork(timer *time.Timer) bool {
 			return false
 		}
 		a.waiting = true
-		a.stalled = 0
+		a.stalledSince(0)
 		a.mu.Unlock()
 		select {
 		case <-a.news:

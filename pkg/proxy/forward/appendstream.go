@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/metadata"
 
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/proxy/route"
@@ -40,8 +39,7 @@ type appendStream struct {
 
 // open starts a stream; it never blocks.
 func (a *appender) open(up route.Upstream) *appendStream {
-	ctx, cancel := context.WithCancelCause(metadata.NewOutgoingContext(context.Background(),
-		metadata.Pairs(mdPrincipal, HeaderSafe(a.principal))))
+	ctx, cancel := context.WithCancelCause(a.f.ours(upstream(context.Background(), a.principal)))
 	s := &appendStream{a: a, up: up, ctx: ctx, cancel: cancel, began: a.f.now(), done: make(chan struct{})}
 	a.mu.Lock()
 	a.acks, a.idle, a.paused = 0, false, false
@@ -135,12 +133,14 @@ func (s *appendStream) next() *encodedMessage {
 		}
 		producer, epoch := a.producer, a.epoch
 		a.mu.Unlock()
+		b.begin(a.f.cfg.Tracer)
 		b.build(producer, epoch)
 		a.f.metrics.batchRecords.Observe(float64(b.count))
 		a.mu.Lock()
 		b.built = true
 	}
 	b.sent, b.sentAt = true, a.f.now()
+	b.sentTo(s.up.ID())
 	return b.message()
 }
 
@@ -164,7 +164,7 @@ func (s *appendStream) recv(cs grpc.ClientStream) error {
 			}
 			return err
 		}
-		if err := s.a.acknowledge(&r); err != nil {
+		if err := s.a.acknowledge(&r, s.up.ID()); err != nil {
 			s.a.f.log.Error("append stream broken off", "node", s.up.ID(), "err", err,
 				"first_sequence", r.GetFirstSequence(), "count", r.GetCount())
 			return err

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 
@@ -15,6 +16,7 @@ const (
 	appendCount      = 4
 	appendRecords    = 5
 	appendRequestKey = 6
+	appendTrace      = 7
 )
 
 // batch is up to a window's element of records under consecutive sequence
@@ -26,6 +28,8 @@ type batch struct {
 	// Set once, by the sender that builds it.
 	head    mem.Buffer
 	records mem.Buffer // count times {uvarint length, record}
+	parent  string     // the traceparent; empty: it is not traced
+	span    trace.Span // begun by that sender, too; ended under the appender's mu; nil: none
 
 	// Guarded by the appender's mu.
 	ops     []*op // by record; nil where the outcome has been told already
@@ -73,7 +77,7 @@ func (b *batch) build(producer [16]byte, epoch uint32) {
 	*recs = out
 	b.records = mem.NewBuffer(recs, &fetchBuffers)
 
-	h := make([]byte, 0, 80)
+	h := make([]byte, 0, 80+len(b.parent))
 	h = protowire.AppendTag(h, appendProducer, protowire.BytesType)
 	h = protowire.AppendBytes(h, producer[:])
 	h = protowire.AppendTag(h, appendEpoch, protowire.VarintType)
@@ -85,6 +89,10 @@ func (b *batch) build(producer [16]byte, epoch uint32) {
 	if key != nil {
 		h = protowire.AppendTag(h, appendRequestKey, protowire.BytesType)
 		h = protowire.AppendBytes(h, key)
+	}
+	if b.parent != "" {
+		h = protowire.AppendTag(h, appendTrace, protowire.BytesType)
+		h = protowire.AppendString(h, b.parent)
 	}
 	h = protowire.AppendTag(h, appendRecords, protowire.BytesType)
 	h = protowire.AppendVarint(h, uint64(b.bytes))

@@ -22,6 +22,7 @@ const (
 type chunk struct {
 	first uint64       // offset of the first record
 	msgs  []mem.Buffer // the messages, side by side in memory
+	by    string       // the node it is from
 	size  int64        // in bytes, with what it takes beside them
 
 	// holders are the ring and the tails that are sending it. When the last lets go,
@@ -30,6 +31,14 @@ type chunk struct {
 }
 
 func (c *chunk) end() uint64 { return c.first + uint64(len(c.msgs)) }
+
+// bytesFrom is what a client gets that has all before cursor.
+func (c *chunk) bytesFrom(cursor uint64) (n int) {
+	for _, m := range c.msgs[cursor-c.first:] {
+		n += m.Len()
+	}
+	return n
+}
 
 func (c *chunk) hold() { c.holders.Add(1) }
 

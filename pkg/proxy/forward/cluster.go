@@ -17,7 +17,7 @@ import (
 // getServers answers the proxy itself as the leader, so that a client that balances
 // stays with it, or the cluster's nodes. A proxy that listens on all addresses of its
 // machine is for each client at the one which that client has come to.
-func (f *Forwarder) getServers(ctx context.Context, _ *logv1.GetServersRequest) (any, error) {
+func (f *Forwarder) getServers(ctx context.Context, _ *logv1.GetServersRequest, _ *string) (any, error) {
 	if _, err := f.cfg.Principal(ctx); err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func asReached(ctx context.Context, addr string) string {
 
 // getOffsets asks the leader, and while there is none a follower that has reached
 // the session's position.
-func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest) (any, error) {
+func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest, by *string) (any, error) {
 	ctx, cancel := f.bounded(ctx)
 	defer cancel()
 	principal, err := f.cfg.Principal(ctx)
@@ -62,6 +62,7 @@ func (f *Forwarder) getOffsets(ctx context.Context, req *logv1.GetOffsetsRequest
 		return nil, err
 	}
 	r := f.reader(routingKey(ctx))
+	r.by = by
 	r.leaderOnly = r.table.Leader != nil
 	var resp *nodev1.OffsetsResponse
 	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, isLeader bool) error {

@@ -8,7 +8,10 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
+	"github.com/logd-io/logd/pkg/internal/events"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 	"github.com/logd-io/logd/pkg/proxy/route"
 )
 
@@ -74,8 +77,12 @@ type Config struct {
 	StreamRecords  int           // records of one ProduceStream without an answer; 4,096
 	StreamBytes    int           // their bytes; 1 MiB (one record more is let in)
 
+	Rates *throttle.Throttle // of each principal; calls are counted before they come here; nil: none
+
+	Tracer     trace.Tracer          // nil: nothing is traced
 	Logger     hclog.Logger          // nil: quiet
 	Registerer prometheus.Registerer // nil: unregistered
+	Events     *events.Log           // what has happened, for people; may be nil
 }
 
 // window is how many batches of one producer may be unacknowledged: the log

@@ -39,6 +39,7 @@ func TestConsume(t *testing.T) {
 	require.Len(t, c.nodes["c"].fetches, 5)
 	require.EqualValues(t, 1, p.metric("session_asks_total"))
 	require.Equal(t, []string{"local"}, c.nodes["b"].mds[0]["logd-original-principal"])
+	require.Equal(t, []string{clusterID}, c.nodes["b"].mds[0]["logd-cluster"])
 }
 
 // The offset a client writes into its record cannot leak: the log's comes last.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
 
@@ -18,10 +19,12 @@ type tail struct {
 	own     bool  // feed was started for it; guarded by hub.mu
 	down    grpc.ServerStream
 	session *session
-	cursor  uint64 // the offset the client gets next
-	started bool   // something has been delivered
-	asked   uint64 // the session's position at the start; binds while not started
-	alone   bool   // the next fetch must be its own; until something is delivered
+	cursor  uint64     // the offset the client gets next
+	started bool       // something has been delivered
+	by      string     // the node that it came from
+	span    trace.Span // of the stream; nil: none is recorded
+	asked   uint64     // the session's position at the start; binds while not started
+	alone   bool       // the next fetch must be its own; until something is delivered
 }
 
 // consumeStream delivers records from the asked offset on for as long as the client
@@ -49,7 +52,7 @@ func (f *Forwarder) consumeStream(req *logv1.ConsumeRequest, down grpc.ServerStr
 	if err := down.SendHeader(f.positionMD(asked)); err != nil {
 		return err
 	}
-	t := &tail{down: down, session: s, cursor: req.GetOffset(), asked: asked}
+	t := &tail{down: down, session: s, cursor: req.GetOffset(), asked: asked, span: f.spanOf(ctx)}
 	t.hub = f.fanout.enter(hubKey{principal, routingKey(ctx)})
 	defer f.fanout.leave(t.hub)
 	err = t.run(ctx, f.ending)
@@ -68,10 +71,17 @@ func (t *tail) run(ctx, ending context.Context) error {
 	stop := context.AfterFunc(ending, func() { cancel(apierr.Draining{}) })
 	defer stop()
 	defer t.hub.detach(t)
+	rates, principal := t.hub.fan.f.cfg.Rates, t.hub.key.principal
 	for {
+		if _, err := rates.WaitRead(ctx, principal, 0); err != nil {
+			return t.endOf(ctx, err)
+		}
 		c, err := t.hub.next(ctx, t)
 		if err != nil {
 			return t.endOf(ctx, err)
+		}
+		if rates.Reads() {
+			rates.HasRead(principal, c.bytesFrom(t.cursor))
 		}
 		if err := t.deliver(c); err != nil {
 			return err
@@ -82,6 +92,10 @@ func (t *tail) run(ctx, ending context.Context) error {
 // deliver sends what the client has not got of a chunk, and lets go of it.
 func (t *tail) deliver(c *chunk) error {
 	defer c.release()
+	if c.by != t.by {
+		t.by = c.by
+		NoteServed(t.down.Context(), c.by)
+	}
 	// Before it is sent: once a client has a record it may ask anybody, anything.
 	t.session.advance(c.end())
 	var msg encodedMessage

@@ -75,8 +75,8 @@ func (a *appender) expire(now int64) (next int64) {
 
 // late is what a client is told whose record has waited too long. mu is held.
 func (a *appender) late() error {
-	if a.overloaded {
-		return apierr.Overloaded{RetryAfter: pushback, Why: a.overWhy}
+	if over := a.overloaded; over != nil {
+		return apierr.Overloaded{RetryAfter: pushback, Why: over.Why, Limit: over.Limit}
 	}
 	return apierr.NotSent{}
 }

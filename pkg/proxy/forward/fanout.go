@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/logd-io/logd/pkg/apierr"
 )
 
@@ -192,12 +194,19 @@ func (h *hub) better(g *feed, t *tail) (best *feed) {
 func (h *hub) join(t *tail, g *feed) {
 	t.feed, t.own = g, false
 	g.readers++
+	if t.span != nil {
+		if g.spans == nil {
+			g.spans = make(map[trace.Span]struct{})
+		}
+		g.spans[t.span] = struct{}{}
+	}
 }
 
 // leave makes t a reader of nothing; a feed that nobody reads ends. mu is held.
 func (h *hub) leave(t *tail) {
 	g := t.feed
 	t.feed = nil
+	delete(g.spans, t.span)
 	if g.readers--; g.readers == 0 {
 		h.remove(g)
 		g.drop()

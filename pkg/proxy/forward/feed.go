@@ -8,6 +8,7 @@ import (
 	"sort"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -48,14 +49,15 @@ type feed struct {
 
 	// All that follows is guarded by hub.mu.
 
-	ring    []*chunk      // consecutive, up to next
-	next    uint64        // the offset that comes next
-	bytes   int64         // of ring
-	readers int           // tails whose feed it is
-	wanted  bool          // a reader has the last chunk, or waits for another
-	grew    chan struct{} // closed when next moves or err is set; nil when nobody waits
-	err     error         // why fetching ended; readers at next are told
-	carried uint64        // the position that the request carried which ended with err
+	ring    []*chunk                // consecutive, up to next
+	next    uint64                  // the offset that comes next
+	bytes   int64                   // of ring
+	readers int                     // tails whose feed it is
+	spans   map[trace.Span]struct{} // of those that have one
+	wanted  bool                    // a reader has the last chunk, or waits for another
+	grew    chan struct{}           // closed when next moves or err is set; nil when nobody waits
+	err     error                   // why fetching ended; readers at next are told
+	carried uint64                  // the position that the request carried which ended with err
 }
 
 // start makes a feed at t's place. mu is held.
@@ -200,6 +202,7 @@ type fetch struct {
 	*feed
 	at      uint64 // the offset that comes next
 	carried uint64 // the position that the latest request carried
+	by      string // the node that is fetched from
 }
 
 // run fetches until it must not go on, and says why as clients are told it.
@@ -248,12 +251,15 @@ func (p *fetch) run(ctx context.Context) error {
 
 // follow fetches from one node until that fails, or has left the table, and answers
 // why.
-func (p *fetch) follow(ctx context.Context, r *reader, up route.Upstream) error {
+func (p *fetch) follow(ctx context.Context, r *reader, up route.Upstream) (err error) {
 	f := p.hub.fan.f
+	ctx, end := p.segment(ctx, up.ID())
+	defer func() { end(err) }()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	release := up.Acquire()
 	defer release()
+	p.by = up.ID()
 	stall := time.AfterFunc(f.cfg.StallTimeout, func() { cancel(errStalled) })
 	defer stall.Stop()
 
@@ -266,7 +272,7 @@ func (p *fetch) follow(ctx context.Context, r *reader, up route.Upstream) error 
 		}
 		return err
 	}
-	cs, err := up.Conn().NewStream(ctx, &fetchDesc, nodev1.Node_FetchStream_FullMethodName, grpc.ForceCodecV2(f.codec))
+	cs, err := up.Conn().NewStream(f.ours(ctx), &fetchDesc, nodev1.Node_FetchStream_FullMethodName, grpc.ForceCodecV2(f.codec))
 	if err != nil {
 		return failed(err)
 	}
@@ -334,6 +340,7 @@ func (p *fetch) take(ctx context.Context, b wireBatch, first bool) error {
 			return fmt.Errorf("%w: %w", apierr.ResumeFailed{Offset: p.at}, err)
 		}
 		rest = after
+		c.by = p.by
 		p.publish(c)
 		p.at = c.end()
 		p.carried = p.at // delivered, so it exists

@@ -6,7 +6,8 @@ type finished struct {
 	unary   []*op
 	spent   []*op
 	all     load
-	streams load // of all
+	streams load   // of all
+	by      string // the node whose word the outcomes are
 }
 
 func (fin *finished) grow(n int) { fin.unary = make([]*op, 0, n) }
@@ -14,7 +15,7 @@ func (fin *finished) grow(n int) { fin.unary = make([]*op, 0, n) }
 // add gives o its outcome. The appender's mu is held, and o is in no queue or
 // batch any more.
 func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
-	o.state, o.offset, o.duplicate, o.err = opDone, offset, duplicate, err
+	o.state, o.offset, o.duplicate, o.err, o.by = opDone, offset, duplicate, err, fin.by
 	all, streams := o.load()
 	fin.all.add(all)
 	fin.streams.add(streams)
@@ -24,7 +25,7 @@ func (fin *finished) add(o *op, offset uint64, duplicate bool, err error) {
 		if err != nil {
 			o.client.over = true
 		}
-		o.lane.finish(outcome{offset, o.size}, err)
+		o.lane.finish(outcome{offset, o.size}, fin.by, err)
 		fin.spent = append(fin.spent, o)
 	case o.gone:
 		fin.spent = append(fin.spent, o)
@@ -47,6 +48,7 @@ func (fin *finished) keep(b *batch, o *op) {
 
 // end lets b go, of which all ops have been added or queued again.
 func (fin *finished) end(b *batch) {
+	b.gaveUp("the batch was not appended, or its outcome is not known") // unless it is over
 	fin.all.add(b.kept)
 	fin.streams.add(b.keptOfStreams)
 	b.free()

@@ -21,6 +21,7 @@ type Forwarder struct {
 	metrics  *metrics
 	start    time.Time
 	limit    *limiter
+	holds    holds
 	reads    *budget // of retries of reads
 	sends    *budget // of append streams, so that no number of readers holds up a produce
 	ops      opPool
@@ -185,20 +186,20 @@ func self(srv any) (*Forwarder, error) {
 }
 
 // unary is a handler as generated code has it, for a method of Forwarder.
-func unary[Req any, P interface{ *Req }, Resp any](method string, call func(*Forwarder, context.Context, P) (Resp, error)) grpc.MethodHandler {
+func unary[Req any, P interface{ *Req }, Resp any](method string, call func(f *Forwarder, ctx context.Context, req P, by *string) (Resp, error)) grpc.MethodHandler {
 	return func(srv any, ctx context.Context, dec func(any) error, intercept grpc.UnaryServerInterceptor) (any, error) {
 		f, err := self(srv)
 		if err != nil {
 			return nil, err
 		}
-		in := P(new(Req))
-		if err := dec(in); err != nil {
+		in := new(unaryCall[Req])
+		if err := dec(P(&in.req)); err != nil {
 			return nil, err
 		}
 		if intercept == nil {
-			return call(f, ctx, in)
+			return call(f, ctx, &in.req, &in.by)
 		}
 		return intercept(ctx, in, &grpc.UnaryServerInfo{Server: srv, FullMethod: method},
-			func(ctx context.Context, req any) (any, error) { return call(f, ctx, req.(P)) })
+			func(ctx context.Context, _ any) (any, error) { return call(f, ctx, &in.req, &in.by) })
 	}
 }

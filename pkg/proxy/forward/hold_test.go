@@ -7,6 +7,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -63,13 +64,15 @@ func TestHoldEnds(t *testing.T) {
 		c := newCluster(t, "a")
 		c.lead("a")
 		c.nodes["a"].onAppend = func(*nodev1.AppendRequest) error {
-			return apierr.Overloaded{RetryAfter: time.Millisecond, Why: "the disk is full"}
+			return apierr.Overloaded{RetryAfter: time.Millisecond, Why: "past it", Limit: "produce_rate"}
 		}
 		p := newProxy(t, c, func(cfg *forward.Config) { cfg.HoldTimeout = 50 * time.Millisecond })
 		var trailer metadata.MD
 		_, err := p.Produce(ctxFor(t, 20*time.Second), rec("x"), grpc.Trailer(&trailer))
 		requireReason(t, apierr.ReasonOverloaded, err)
-		require.ErrorContains(t, err, "the disk is full")
+		require.ErrorContains(t, err, "past it")
+		info, _ := apierr.From(err)
+		require.Equal(t, "produce_rate", info.Metadata[apierr.KeyLimit], "whose doing it is")
 		require.Equal(t, []string{"250"}, trailer["grpc-retry-pushback-ms"])
 	})
 	t.Run("though the deposed leader still acknowledged", func(t *testing.T) {
@@ -200,35 +203,39 @@ func TestFrozenBatchesAreCounted(t *testing.T) {
 
 // Readers that try again and again cost a produce nothing.
 func TestReadersDoNotHoldUpProduces(t *testing.T) {
-	c := newCluster(t, "a")
-	c.lead("a")
-	c.fill(1)
-	p := newProxy(t, c, nil)
-	_, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{})
-	require.NoError(t, err)
-	a := c.nodes["a"]
-	a.set(func() { a.onFetch = func(*nodev1.FetchRequest) error { return apierr.Draining{} } })
-	ctx, cancel := context.WithCancel(context.Background())
-	var readers sync.WaitGroup
-	defer readers.Wait()
-	defer cancel()
-	for range 100 {
-		readers.Go(func() { _, _ = p.Consume(ctx, &logv1.ConsumeRequest{}) })
-	}
-	require.Eventually(t, func() bool { return p.metric("read_retries_total") > 150 }, 10*time.Second, time.Millisecond)
-	var refusals atomic.Int64
-	a.set(func() {
-		a.onAppend = func(*nodev1.AppendRequest) error {
-			if refusals.Add(1) < 4 {
-				return apierr.Draining{}
-			}
-			return nil
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, "a")
+		c.lead("a")
+		c.fill(1)
+		p := newProxy(t, c, nil)
+		_, err := p.Consume(ctxFor(t, 5*time.Second), &logv1.ConsumeRequest{})
+		require.NoError(t, err)
+		a := c.nodes["a"]
+		a.set(func() { a.onFetch = func(*nodev1.FetchRequest) error { return apierr.Draining{} } })
+		ctx, cancel := context.WithCancel(context.Background())
+		var readers sync.WaitGroup
+		defer readers.Wait()
+		defer cancel()
+		for range 100 {
+			readers.Go(func() { _, _ = p.Consume(ctx, &logv1.ConsumeRequest{}) })
 		}
+		for p.metric("read_retries_total") <= 150 {
+			time.Sleep(time.Millisecond)
+		}
+		var refusals atomic.Int64
+		a.set(func() {
+			a.onAppend = func(*nodev1.AppendRequest) error {
+				if refusals.Add(1) < 4 {
+					return apierr.Draining{}
+				}
+				return nil
+			}
+		})
+		begun := time.Now()
+		_, err = p.Produce(ctxFor(t, 5*time.Second), rec("x"))
+		require.NoError(t, err)
+		require.Less(t, time.Since(begun), time.Second, "a refused stream waits no longer than its own backoff")
 	})
-	begun := time.Now()
-	_, err = p.Produce(ctxFor(t, 5*time.Second), rec("x"))
-	require.NoError(t, err)
-	require.Less(t, time.Since(begun), time.Second, "a refused stream waits no longer than its own backoff")
 }
 
 // Of very small records a batch holds no more than a node can stamp within its limit.

@@ -16,6 +16,7 @@ type lane struct {
 	outstanding int       // admitted and not yet answered to the client; guarded by mu
 	bytes       int       // theirs; guarded by mu
 	ended       bool      // nothing more is admitted; guarded by mu
+	by          string    // the node that had a word on the last outcome; guarded by mu
 	endErr      error     // how the stream ends when nothing failed; guarded by mu
 
 	ready chan struct{} // room for one: outcomes, err or ended have news
@@ -73,8 +74,11 @@ func (l *lane) refuse(n int) {
 }
 
 // finish takes the outcome of the lane's oldest unfinished op.
-func (l *lane) finish(o outcome, err error) {
+func (l *lane) finish(o outcome, by string, err error) {
 	l.mu.Lock()
+	if by != "" {
+		l.by = by
+	}
 	wake := false
 	switch {
 	case l.err != nil:
@@ -89,6 +93,13 @@ func (l *lane) finish(o outcome, err error) {
 		signal(l.ready)
 		signal(l.room)
 	}
+}
+
+// servedBy is the node that had a word on the last outcome.
+func (l *lane) servedBy() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.by
 }
 
 // end lets nothing more in; the first call decides how the stream ends.

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc/mem"
 )
 
@@ -40,6 +41,8 @@ type op struct {
 	offset    uint64
 	duplicate bool
 	err       error
+	span      trace.Span // of the client's call; nil: none is recorded
+	by        string     // the node whose word the outcome is; empty: nobody's
 	// done has room for the one signal that the op is finished, so that nobody
 	// waits to send it. Lanes do not use it.
 	done  chan struct{}

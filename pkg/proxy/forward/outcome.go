@@ -10,9 +10,9 @@ import (
 // errProtocol is a node's answer that fits no batch of ours.
 var errProtocol = errors.New("the acknowledgement fits no batch that was sent")
 
-// acknowledge gives the oldest batch in flight its outcome.
-func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
-	var fin finished
+// acknowledge gives the oldest batch in flight its outcome, on the word of that node.
+func (a *appender) acknowledge(r *nodev1.AppendResponse, by string) error {
+	fin := finished{by: by}
 	a.mu.Lock()
 	if len(a.inflight) == 0 || !a.inflight[0].acknowledgedBy(r) {
 		a.mu.Unlock()
@@ -20,6 +20,7 @@ func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
 	}
 	b := a.inflight[0]
 	a.pop()
+	b.over(by, r.GetFirstOffset(), r.GetDuplicate())
 	fin.grow(len(b.ops))
 	for i, o := range b.ops {
 		if o != nil {
@@ -28,9 +29,9 @@ func (a *appender) acknowledge(r *nodev1.AppendResponse) error {
 	}
 	fin.end(b)
 	if !a.paused {
-		a.stalled = 0
+		a.stalledSince(0)
 	}
-	a.overloaded = false
+	a.overloaded = nil
 	a.lastAck = a.f.now()
 	a.acks++
 	if a.queue.n > 0 {
@@ -63,17 +64,17 @@ func (a *appender) renumber() {
 	a.seq = 0
 }
 
-// settle takes the end of a stream, whose goroutines are over: it decides what is
-// known about the batches that were on it.
-func (a *appender) settle(err error) {
-	var fin finished
+// settle takes the end of a stream to that node, whose goroutines are over: it decides
+// what is known about the batches that were on it.
+func (a *appender) settle(err error, by string) {
+	fin := finished{by: by}
 	a.mu.Lock()
 	a.idle = false
 	v := verdictOf(err)
-	var over apierr.Overloaded
-	info, _ := apierr.From(err)
-	a.overloaded = v == refusedForNow && info.Reason == apierr.ReasonOverloaded && errors.As(info.Err(), &over)
-	a.overWhy = over.Why
+	a.overloaded = nil
+	if over := new(apierr.Overloaded); v == refusedForNow && errors.As(refusal(err), over) {
+		a.overloaded = over
+	}
 	tainted := false
 	for _, b := range a.inflight {
 		if b.sent && v == unknown {

@@ -17,6 +17,7 @@ import (
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	"github.com/logd-io/logd/pkg/apierr"
+	"github.com/logd-io/logd/pkg/internal/throttle"
 )
 
 // pushback is how long a client that met a bound is asked to stay away.
@@ -36,25 +37,29 @@ func handleProduce(srv any, ctx context.Context, dec func(any) error, intercept 
 		return nil, err
 	}
 	if intercept == nil {
-		return f.produce(ctx, o)
+		return f.produce(ctx, o, new(string))
 	}
-	called := false
-	reply, err := intercept(ctx, &o.msg, &grpc.UnaryServerInfo{Server: srv, FullMethod: logv1.Log_Produce_FullMethodName},
+	call := new(produceCall)
+	reply, err := intercept(ctx, call, &grpc.UnaryServerInfo{Server: srv, FullMethod: logv1.Log_Produce_FullMethodName},
 		func(ctx context.Context, _ any) (any, error) {
-			called = true
-			return f.produce(ctx, o)
+			call.called = true
+			return f.produce(ctx, o, &call.by)
 		})
-	if !called {
+	if !call.called {
 		f.ops.put(o)
 	}
 	return reply, err
 }
 
-// produce appends the one record in o.msg, and owns o.
-func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
+// produce appends the one record in o.msg, and owns o. by takes the node that had a
+// part in the outcome.
+func (f *Forwarder) produce(ctx context.Context, o *op, by *string) (any, error) {
 	principal, err := f.cfg.Principal(ctx)
 	if err == nil {
 		err = f.prepare(o)
+	}
+	if err == nil {
+		err = past(f.cfg.Rates.Produce(principal, len(o.rec)))
 	}
 	if err == nil {
 		err = requestKey(ctx, principal, o)
@@ -65,9 +70,9 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 	}
 	if err != nil {
 		f.ops.put(o)
-		return nil, err
+		return nil, f.withPushback(ctx, err)
 	}
-	o.due = f.dueOf(ctx)
+	o.due, o.span = f.dueOf(ctx), f.spanOf(ctx)
 	a, err := f.queue(principal, o, connectionOf(ctx))
 	if err != nil {
 		f.ops.put(o)
@@ -81,6 +86,7 @@ func (f *Forwarder) produce(ctx context.Context, o *op) (any, error) {
 		<-o.done
 	}
 	offset, duplicate, err := o.offset, o.duplicate, o.err
+	*by = o.by
 	f.ops.put(o)
 	if err != nil {
 		return nil, f.withPushback(ctx, err)
@@ -227,14 +233,28 @@ func requestKey(ctx context.Context, principal string, o *op) error {
 	return nil
 }
 
-func pushbackMD() metadata.MD {
-	return metadata.Pairs(mdPushback, strconv.FormatInt(pushback.Milliseconds(), 10))
+// past is what a client is told that is past a rate; nil stays nil.
+func past(err error) error {
+	if err == nil { // before e, which is on the heap
+		return nil
+	}
+	var e *throttle.Error
+	if errors.As(err, &e) {
+		return apierr.Overloaded{RetryAfter: e.After, Why: e.Error(), Limit: e.Limit}
+	}
+	return err
+}
+
+// pushbackMD says when to come again, after an OVERLOADED.
+func pushbackMD(err error) metadata.MD {
+	info, _ := apierr.From(err)
+	return metadata.Pairs(mdPushback, strconv.FormatInt(max(info.RetryAfter().Milliseconds(), 1), 10))
 }
 
 // withPushback adds the trailer that tells gRPC clients when to come again.
 func (f *Forwarder) withPushback(ctx context.Context, err error) error {
 	if apierr.ReasonOf(err) == apierr.ReasonOverloaded {
-		_ = grpc.SetTrailer(ctx, pushbackMD())
+		_ = grpc.SetTrailer(ctx, pushbackMD(err))
 	}
 	return err
 }
@@ -270,11 +290,12 @@ func (f *Forwarder) produceStream(ss grpc.ServerStream) error {
 		}
 	}()
 	err = f.answer(ss, l, s, &at)
+	NoteServed(ctx, l.servedBy())
 	if md := f.positionMD(s.position.Load()); md != nil {
 		ss.SetTrailer(md)
 	}
 	if apierr.ReasonOf(err) == apierr.ReasonOverloaded {
-		ss.SetTrailer(pushbackMD())
+		ss.SetTrailer(pushbackMD(err))
 	}
 	return err
 }
@@ -283,7 +304,7 @@ func (f *Forwarder) produceStream(ss grpc.ServerStream) error {
 // client has sent everything.
 func (f *Forwarder) receive(ss grpc.ServerStream, principal string, l *lane, at *atomic.Pointer[appender]) error {
 	ctx := ss.Context()
-	due := f.dueOf(ctx)
+	due, span := f.dueOf(ctx), f.spanOf(ctx)
 	for {
 		o := f.ops.get()
 		err := ss.RecvMsg(&o.msg)
@@ -297,7 +318,12 @@ func (f *Forwarder) receive(ss grpc.ServerStream, principal string, l *lane, at 
 			}
 			return err
 		}
-		o.lane, o.due = l, due
+		// Nothing behind it is taken meanwhile, which is how its client is slowed down.
+		if f.cfg.Rates.Message(ctx, principal, len(o.rec), 0) != nil {
+			f.ops.put(o)
+			return apierr.NotSent{}
+		}
+		o.lane, o.due, o.span = l, due, span
 		if !l.admit(ctx, o.size, f.cfg.StreamRecords, f.cfg.StreamBytes) {
 			f.ops.put(o)
 			return apierr.NotSent{}

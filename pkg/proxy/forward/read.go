@@ -49,6 +49,7 @@ type reader struct {
 	// the leader had, and may say what otherwise only the leader may.
 	linear bool
 	rounds int
+	by     *string // takes the id of the node that was asked last; may be nil
 }
 
 func (f *Forwarder) reader(key string) *reader {
@@ -220,9 +221,12 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 		if tries++; tries > 1 {
 			r.f.metrics.readRetries.Inc()
 		}
-		try, cancel := context.WithTimeout(ctx, r.f.cfg.AttemptTimeout)
+		try, cancel := context.WithTimeout(r.f.ours(ctx), r.f.cfg.AttemptTimeout)
 		deadline, _ := ctx.Deadline() // there is one: ctx is bounded
 		patient := time.Until(deadline) >= longEnough
+		if r.by != nil {
+			*r.by = up.ID()
+		}
 		release := up.Acquire()
 		err = call(try, up, isLeader)
 		release()
@@ -242,6 +246,12 @@ func (r *reader) each(ctx context.Context, call func(ctx context.Context, up rou
 			return readError(ctx, context.Cause(ctx), last)
 		}
 		last = err
+		if info, _ := apierr.From(err); info.Metadata[apierr.KeyLimit] != "" {
+			// Its principal is past a rate: the other nodes soon would say so too, and
+			// the retries are everybody's.
+			up.Answered()
+			return refusal(err)
+		}
 		switch r.judge(up, isLeader, err) {
 		case readFinal:
 			return refusal(err)
@@ -278,6 +288,16 @@ func (f *Forwarder) bounded(ctx context.Context) (context.Context, context.Cance
 		left = min(left, shorten(time.Until(dl)))
 	}
 	return context.WithTimeout(ctx, left)
+}
+
+// ours is ctx for a call to a node, which says of which cluster the answer is to be.
+// It is said when the call begins: a node of another cluster, at an address that
+// control still takes for one of ours, refuses.
+func (f *Forwarder) ours(ctx context.Context) context.Context {
+	if id := f.cfg.Holder.Load().ClusterID; id != "" {
+		return metadata.AppendToOutgoingContext(ctx, mdCluster, id)
+	}
+	return ctx
 }
 
 // upstream is ctx for a call to a node: it says for whom, and nothing else of what
@@ -358,12 +378,15 @@ func (s *session) learn(position uint64) {
 	s.known.Store(true)
 }
 
-func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any, error) {
+func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest, by *string) (any, error) {
 	ctx, cancel := f.bounded(ctx)
 	defer cancel()
 	principal, err := f.cfg.Principal(ctx)
 	if err != nil {
 		return nil, err
+	}
+	if err := past(f.cfg.Rates.MayRead(principal)); err != nil {
+		return nil, f.withPushback(ctx, err)
 	}
 	linear := req.GetLinearizable()
 	s, position, own, err := f.readPosition(ctx, principal, linear)
@@ -382,7 +405,7 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 		f.metrics.linearReads.Inc()
 	}
 	r := f.reader(routingKey(ctx))
-	r.linear = linear
+	r.linear, r.by = linear, by
 	var visible uint64
 	var reply *encodedMessage
 	err = r.each(upstream(ctx, principal), func(ctx context.Context, up route.Upstream, _ bool) error {
@@ -419,5 +442,6 @@ func (f *Forwarder) consume(ctx context.Context, req *logv1.ConsumeRequest) (any
 	}
 	s.confirm(offset+1, own, position)
 	f.setPosition(ctx, s, position)
+	f.cfg.Rates.HasRead(principal, reply.data.Len())
 	return reply, nil
 }

@@ -23,6 +23,7 @@ const (
 	mdRequestID  = "logd-request-id"
 	mdPosition   = "logd-position"
 	mdPrincipal  = "logd-original-principal" // proxy to node only
+	mdCluster    = "logd-cluster"            // proxy to node only
 	mdPushback   = "grpc-retry-pushback-ms"
 )
 

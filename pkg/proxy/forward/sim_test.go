@@ -26,7 +26,7 @@ import (
 // log at most once, and what a client sent is there in its order.
 // PRODUCE_SEED repeats one. (DESIGN.md F1–F5, F12)
 func TestProduceSim(t *testing.T) {
-	first, runs := uint64(time.Now().UnixNano()), uint64(10)
+	first, runs := uint64(time.Now().UnixNano()), uint64(5)
 	if s := os.Getenv("PRODUCE_SEED"); s != "" {
 		n, err := strconv.ParseUint(s, 10, 64)
 		require.NoError(t, err)

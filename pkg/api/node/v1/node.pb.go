@@ -36,7 +36,10 @@ type AppendRequest struct {
 	// count times {uvarint length, log.v1.Record message}.
 	Records []byte `protobuf:"bytes,5,opt,name=records,proto3" json:"records,omitempty"`
 	// 16 bytes, or empty. A batch with a request key holds one record.
-	RequestKey    []byte `protobuf:"bytes,6,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
+	RequestKey []byte `protobuf:"bytes,6,opt,name=request_key,json=requestKey,proto3" json:"request_key,omitempty"`
+	// The span that the batch belongs to, as in W3C's header of that name; empty when it is
+	// not traced.
+	Traceparent   string `protobuf:"bytes,7,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -111,6 +114,13 @@ func (x *AppendRequest) GetRequestKey() []byte {
 		return x.RequestKey
 	}
 	return nil
+}
+
+func (x *AppendRequest) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 type AppendResponse struct {
@@ -979,7 +989,10 @@ type StatsResponse struct {
 	// Entries of this node's log that it cannot read and waits to get from a peer.
 	DamagedEntries uint64 `protobuf:"varint,23,opt,name=damaged_entries,json=damagedEntries,proto3" json:"damaged_entries,omitempty"`
 	// How this node sees the servers while it leads.
-	Autopilot     *Autopilot `protobuf:"bytes,24,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	Autopilot *Autopilot `protobuf:"bytes,24,opt,name=autopilot,proto3" json:"autopilot,omitempty"`
+	// Random, and another one each time the node is started: two processes with one
+	// id differ in it.
+	Process       string `protobuf:"bytes,25,opt,name=process,proto3" json:"process,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1180,6 +1193,13 @@ func (x *StatsResponse) GetAutopilot() *Autopilot {
 		return x.Autopilot
 	}
 	return nil
+}
+
+func (x *StatsResponse) GetProcess() string {
+	if x != nil {
+		return x.Process
+	}
+	return ""
 }
 
 // Autopilot is what a leader thinks of the servers in the configuration.
@@ -2404,7 +2424,7 @@ var File_node_v1_node_proto protoreflect.FileDescriptor
 
 const file_node_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x12node/v1/node.proto\x12\anode.v1\"\xbe\x01\n" +
+	"\x12node/v1/node.proto\x12\anode.v1\"\xe0\x01\n" +
 	"\rAppendRequest\x12\x1f\n" +
 	"\vproducer_id\x18\x01 \x01(\fR\n" +
 	"producerId\x12\x14\n" +
@@ -2413,7 +2433,8 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\x05count\x18\x04 \x01(\rR\x05count\x12\x18\n" +
 	"\arecords\x18\x05 \x01(\fR\arecords\x12\x1f\n" +
 	"\vrequest_key\x18\x06 \x01(\fR\n" +
-	"requestKey\"\x8e\x01\n" +
+	"requestKey\x12 \n" +
+	"\vtraceparent\x18\a \x01(\tR\vtraceparent\"\x8e\x01\n" +
 	"\x0eAppendResponse\x12%\n" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12!\n" +
 	"\ffirst_offset\x18\x02 \x01(\x04R\vfirstOffset\x12\x14\n" +
@@ -2473,7 +2494,7 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\tinitiator\x18\x02 \x01(\tR\tinitiator\x12\x18\n" +
 	"\aservers\x18\x03 \x03(\tR\aservers\"\x11\n" +
 	"\x0fPromiseResponse\"\x0e\n" +
-	"\fStatsRequest\"\xfd\x05\n" +
+	"\fStatsRequest\"\x97\x06\n" +
 	"\rStatsResponse\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1d\n" +
 	"\n" +
@@ -2502,7 +2523,8 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\bdisk_low\x18\x15 \x01(\bR\adiskLow\x12&\n" +
 	"\x0fclock_unix_nano\x18\x16 \x01(\x03R\rclockUnixNano\x12'\n" +
 	"\x0fdamaged_entries\x18\x17 \x01(\x04R\x0edamagedEntries\x120\n" +
-	"\tautopilot\x18\x18 \x01(\v2\x12.node.v1.AutopilotR\tautopilot\"\x83\x01\n" +
+	"\tautopilot\x18\x18 \x01(\v2\x12.node.v1.AutopilotR\tautopilot\x12\x18\n" +
+	"\aprocess\x18\x19 \x01(\tR\aprocess\"\x83\x01\n" +
 	"\tAutopilot\x12\x18\n" +
 	"\ahealthy\x18\x01 \x01(\bR\ahealthy\x12+\n" +
 	"\x11failure_tolerance\x18\x02 \x01(\rR\x10failureTolerance\x12/\n" +
