@@ -13,45 +13,28 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
+	promtest "github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/pkg/authz"
+	"github.com/logd-io/logd/pkg/internal/testutil"
 )
 
 // alone is a policy that lets one produce.
 func alone(name string) string { return "p, " + name + ", *, produce\n" }
 
-// logBuffer is a log that is read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 // watched is an Authorizer that runs in a bubble.
 type watched struct {
 	*authz.Authorizer
 	files
-	log *logBuffer
+	log *testutil.Log
 	reg *prometheus.Registry
 }
 
 // watch runs test with files that are looked at, in a time of its own.
 func watch(t *testing.T, policy string, test func(t *testing.T, w *watched)) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &watched{files: write(t, "", policy), log: new(logBuffer), reg: prometheus.NewRegistry()}
+		w := &watched{files: write(t, "", policy), log: new(testutil.Log), reg: prometheus.NewRegistry()}
 		a, err := authz.Open(authz.Options{
 			Files: w.Files, Registerer: w.reg, Logger: hclog.New(&hclog.LoggerOptions{Output: w.log, Level: hclog.Info}),
 		})
@@ -252,7 +235,7 @@ func TestWithoutFilesItIsSaidOnce(t *testing.T) {
 	require.True(t, may(a, named("client", "anybody"), produce))
 	require.False(t, may(a, named("client", "anybody"), "/node.v1.Node/Join"))
 	require.Equal(t, 1, strings.Count(log.String(), "[WARN]"), log.String())
-	problems, err := testutil.GatherAndLint(reg)
+	problems, err := promtest.GatherAndLint(reg)
 	require.NoError(t, err)
 	require.Empty(t, problems)
 	ctx, cancel := context.WithCancel(t.Context())

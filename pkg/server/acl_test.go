@@ -1,7 +1,6 @@
 package server_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -22,31 +21,21 @@ import (
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/authz"
+	"github.com/logd-io/logd/pkg/internal/testutil"
 	"github.com/logd-io/logd/pkg/server"
 	"github.com/logd-io/logd/pkg/tlsconf"
 )
 
-// lockedBuffer is a log that is read while it is written.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
+// lines is a log of which a test looks for lines.
+type lines struct{ testutil.Log }
 
-func (b *lockedBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-// lines are those with all of parts.
-func (b *lockedBuffer) lines(parts ...string) (found []string) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-lines:
-	for line := range strings.Lines(b.b.String()) {
+// with are the lines with all of parts.
+func (l *lines) with(parts ...string) (found []string) {
+next:
+	for line := range strings.Lines(l.String()) {
 		for _, part := range parts {
 			if !strings.Contains(line, part) {
-				continue lines
+				continue next
 			}
 		}
 		found = append(found, line)
@@ -59,13 +48,13 @@ type policed struct {
 	*rig
 	authz *authz.Authorizer
 	file  string
-	log   *lockedBuffer
+	log   *lines
 	reg   *prometheus.Registry
 }
 
 func startPoliced(t *testing.T, policy string) *policed {
 	t.Helper()
-	p := &policed{file: filepath.Join(t.TempDir(), "policy.csv"), log: new(lockedBuffer), reg: prometheus.NewRegistry()}
+	p := &policed{file: filepath.Join(t.TempDir(), "policy.csv"), log: new(lines), reg: prometheus.NewRegistry()}
 	require.NoError(t, os.WriteFile(p.file, []byte(policy), 0o600))
 	a, err := authz.Open(authz.Options{Files: authz.Files{Policy: p.file}})
 	require.NoError(t, err)
@@ -232,7 +221,7 @@ func TestWhatWasTakenIsAcknowledgedBeforeTheEnd(t *testing.T) {
 	}
 	taken := []*pending{<-p.arrived, <-p.arrived, <-p.arrived}
 	p.reload("p, alice, *, produce\np, p1, *, impersonate\n")
-	require.Eventually(t, func() bool { return len(p.log.lines("denied", "bob")) == 1 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(p.log.with("denied", "bob")) == 1 }, 20*time.Second, 5*time.Millisecond)
 	require.NoError(t, s.Send(&nodev1.AppendRequest{FirstSequence: 3, Count: 1, Records: []byte{0}}))
 	for i, b := range taken {
 		p.settle(b, nil)
@@ -257,7 +246,7 @@ func TestAStuckReaderIsCutOff(t *testing.T) {
 	_, err = s.Recv()
 	require.NoError(t, err)
 	p.reload("p, alice, *, consume\n")
-	require.Eventually(t, func() bool { return len(p.log.lines("denied", "bob")) == 1 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(p.log.with("denied", "bob")) == 1 }, 20*time.Second, 5*time.Millisecond)
 	// Its handler is over, though nobody reads, and long before the send timeout.
 	require.Eventually(t, func() bool { return handled(t, p.reg, "ConsumeStream", "PermissionDenied") == 1 }, 20*time.Second, 5*time.Millisecond)
 	for err == nil {
@@ -270,29 +259,29 @@ func TestAuditNamesBoth(t *testing.T) {
 	p := startPoliced(t, "p, alice, *, produce\np, p1, *, impersonate\np, ops, *, admin\np, n2, *, join\n")
 	_, err := p.proxyFor("p1", "mallory").Fetch(ctxOf(t), &nodev1.FetchRequest{})
 	requireDenied(t, err)
-	require.Len(t, p.log.lines("[WARN]", "audit: denied", "method=/node.v1.Node/Fetch", "/proxy/p1", "principal=mallory", "may not consume"), 1)
+	require.Len(t, p.log.with("[WARN]", "audit: denied", "method=/node.v1.Node/Fetch", "/proxy/p1", "principal=mallory", "may not consume"), 1)
 	_, err = p.as("alice").Consume(ctxOf(t), &logv1.ConsumeRequest{})
 	requireDenied(t, err)
-	require.Len(t, p.log.lines("audit: denied", "/client/alice", "principal=alice"), 1)
+	require.Len(t, p.log.with("audit: denied", "/client/alice", "principal=alice"), 1)
 	as := metadata.AppendToOutgoingContext(ctxOf(t), "logd-original-principal", "root")
 	_, err = p.as("alice").Consume(as, &logv1.ConsumeRequest{})
 	requireDenied(t, err)
-	require.Len(t, p.log.lines("audit: denied", "/client/alice", "principal=root"), 1)
+	require.Len(t, p.log.with("audit: denied", "/client/alice", "principal=root"), 1)
 
 	two := metadata.AppendToOutgoingContext(ctxOf(t), "logd-original-principal", "a", "logd-original-principal", "b")
 	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleProxy, "p1")).Fetch(two, &nodev1.FetchRequest{})
 	requireDenied(t, err)
-	require.Len(t, p.log.lines("audit: denied", "/proxy/p1", "exactly one name is needed"), 1)
+	require.Len(t, p.log.with("audit: denied", "/proxy/p1", "exactly one name is needed"), 1)
 
 	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleAdmin, "ops")).RemovePeer(ctxOf(t), &nodev1.RemovePeerRequest{Id: otherID})
 	require.NoError(t, err)
-	require.Len(t, p.log.lines("[INFO]", "audit: allowed", "RemovePeer", "/admin/ops", "principal=ops"), 1)
+	require.Len(t, p.log.with("[INFO]", "audit: allowed", "RemovePeer", "/admin/ops", "principal=ops"), 1)
 	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleStorage, "n2")).Join(ctxOf(t), &nodev1.JoinRequest{Id: otherID})
 	require.NoError(t, err)
-	require.Len(t, p.log.lines("audit: allowed", "Join", "/storage/n2"), 1)
+	require.Len(t, p.log.with("audit: allowed", "Join", "/storage/n2"), 1)
 	_, err = p.as("alice").Produce(ctxOf(t), &logv1.ProduceRequest{})
 	require.NoError(t, err)
-	require.Empty(t, p.log.lines("audit: allowed", "Produce"), "one line for every record would be no audit")
+	require.Empty(t, p.log.with("audit: allowed", "Produce"), "one line for every record would be no audit")
 }
 
 // One who is refused ten thousand times does not fill the disk, nor hide others.
@@ -307,11 +296,11 @@ func TestAuditIsBounded(t *testing.T) {
 	_, err := p.as("bob").Produce(ctxOf(t), &logv1.ProduceRequest{})
 	requireDenied(t, err)
 	windows := int(time.Since(began)/time.Second) + 2
-	require.LessOrEqual(t, len(p.log.lines("audit: denied", "mallory")), 5*windows)
-	require.Len(t, p.log.lines("audit: denied", "bob"), 1)
+	require.LessOrEqual(t, len(p.log.with("audit: denied", "mallory")), 5*windows)
+	require.Len(t, p.log.with("audit: denied", "bob"), 1)
 	_, err = nodev1.NewNodeClient(p.dial(tlsconf.RoleAdmin, "ops")).RemovePeer(ctxOf(t), &nodev1.RemovePeerRequest{Id: otherID})
 	require.NoError(t, err)
-	require.Len(t, p.log.lines("audit: allowed", "ops"), 1)
+	require.Len(t, p.log.with("audit: allowed", "ops"), 1)
 }
 
 // Calls and streams that come while the rules change are decided by the old ones or

@@ -62,23 +62,23 @@ func TestNoCallerMakesUpSeries(t *testing.T) {
 
 // A line a call, of those that were refused too.
 func TestAccessLog(t *testing.T) {
-	log := new(lockedBuffer)
+	log := new(lines)
 	r := start(t, func(c *server.Config) {
 		c.Logger = hclog.New(&hclog.LoggerOptions{Output: log, Level: hclog.Debug})
 	})
 	_, err := r.client().Produce(ctxOf(t), &logv1.ProduceRequest{})
 	require.NoError(t, err)
-	require.Len(t, log.lines("access: call", "method=Produce", "code=OK", "took=", "principal=app"), 1)
+	require.Len(t, log.with("access: call", "method=Produce", "code=OK", "took=", "principal=app"), 1)
 	_, err = r.proxy().Fetch(ctxOf(t), &nodev1.FetchRequest{Offset: 9})
 	require.Error(t, err)
-	require.Len(t, log.lines("access: call", "method=Fetch", "code=OutOfRange", "principal=alice"), 1, "of whom a proxy speaks for")
+	require.Len(t, log.with("access: call", "method=Fetch", "code=OutOfRange", "principal=alice"), 1, "of whom a proxy speaks for")
 	_, err = nodev1.NewNodeClient(r.dial(tlsconf.RoleClient, "app")).Join(ctxOf(t), &nodev1.JoinRequest{})
 	require.Error(t, err)
-	require.Len(t, log.lines("access: call", "method=Join", "code=PermissionDenied", "principal=app"), 1)
+	require.Len(t, log.with("access: call", "method=Join", "code=PermissionDenied", "principal=app"), 1)
 	s, err := r.proxy().Append(ctxOf(t))
 	require.NoError(t, err)
 	require.NoError(t, s.CloseSend())
 	_, err = s.Recv()
 	require.Error(t, err)
-	require.Len(t, log.lines("access: call", "method=Append", "code=OK", "principal=alice"), 1)
+	require.Len(t, log.with("access: call", "method=Append", "code=OK", "principal=alice"), 1)
 }
