@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/logd-io/logd/internal/cli"
+	"github.com/logd-io/logd/internal/cli/clitest"
 	"github.com/logd-io/logd/pkg/replica"
 	"github.com/logd-io/logd/pkg/telemetry"
 	"github.com/logd-io/logd/pkg/tlsconf"
@@ -84,6 +85,19 @@ func TestAgent(t *testing.T) {
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "nothing was changed: ")
 	require.NoError(t, os.WriteFile(file, text, 0o600))
+
+	archive := filepath.Join(t.TempDir(), "debug.tar.gz")
+	got = logd(t, "", "debug", "-admin", fact("Admin"), "-for", "1500ms", "-o", archive)
+	require.Equal(t, 0, got.code, got.stderr)
+	for _, name := range []string{"cpu.pprof", "heap.pprof", "goroutines.txt"} {
+		require.Contains(t, got.stdout, "missing: "+name+": it is not served without admin { pprof = true }")
+	}
+	require.Equal(t, 3, strings.Count(got.stdout, "missing: "), got.stdout)
+	said := clitest.Archive(t, archive)
+	require.Equal(t, "ready\n", said["readyz.txt"])
+	require.Contains(t, said["events.jsonl"], `"kind":"status","data":{"id":"`+fact("Node ID"))
+	require.Contains(t, said["metrics-0s.prom"], "logd_build_info")
+	require.Contains(t, said, "log.txt")
 
 	got = logd(t, "", "agent", "-config", file)
 	require.Equal(t, 1, got.code, "the data directory is in use")

@@ -39,6 +39,7 @@ func commands(build telemetry.Build) []cli.Command {
 		leaveCommand(),
 		monitorCommand(),
 		cli.ReloadCommand("node", "log_level, retain and the rates of limits\nanew, the certificates and the acl", adminFlags),
+		cli.DebugCommand("logd", build.Version, "node", adminFlags),
 		listPeersCommand(),
 		removePeerCommand(),
 		transferLeaderCommand(),

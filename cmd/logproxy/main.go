@@ -29,6 +29,7 @@ func commands(build telemetry.Build) []cli.Command {
 		statusCommand(),
 		monitorCommand(),
 		cli.ReloadCommand("proxy", "log_level and the rates of limits\nanew, and the certificates", adminFlags),
+		cli.DebugCommand("logproxy", build.Version, "proxy", adminFlags),
 		drainCommand(),
 		validate.Command(proxies()),
 		cli.CompletionCommand("logproxy"),

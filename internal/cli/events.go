@@ -17,9 +17,14 @@ const maxAdminEvent = 1 << 20
 // Events hands the server-sent events of /api/events to take, until ctx ends, take
 // fails or the process says that it stops.
 func (a *Admin) Events(ctx context.Context, take func(kind string, data []byte) error) error {
+	return a.events(ctx, "", take)
+}
+
+// events is Events with a query.
+func (a *Admin) events(ctx context.Context, query string, take func(kind string, data []byte) error) error {
 	endless := a.client
 	endless.Timeout = 0
-	res, err := a.ask(ctx, &endless, http.MethodGet, "/api/events")
+	res, err := a.ask(ctx, &endless, http.MethodGet, "/api/events"+query)
 	if err != nil {
 		return err
 	}
