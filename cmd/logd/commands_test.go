@@ -14,6 +14,7 @@ func TestCommands(t *testing.T) {
 		"wait":           "answers with its exit code",
 		"monitor":        "shows a log; -log-format is how it is written",
 		"inspect export": "its output is the export",
+		"backup":         "its output is the backup",
 		"keygen":         "its output is the key, and goes into a file",
 		"completion":     "its output is for a shell",
 	})

@@ -49,32 +49,39 @@ inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 	}
 }
 
-func inspectExport(ctx context.Context, env cli.Env, o *replica.Offline, file string, from, to uint64) (err error) {
-	out := env.Stdout
-	if file != "-" {
-		f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func inspectExport(ctx context.Context, env cli.Env, o *replica.Offline, file string, from, to uint64) error {
+	return exportTo(env, file, func(w io.Writer) error {
+		meter := showEntries(env, "exporting")
+		x, err := o.Export(w, from, to, func(index, last uint64) error {
+			meter.at(index, last)
+			return context.Cause(ctx)
+		})
+		meter.Stop()
 		if err != nil {
 			return err
 		}
-		defer func() {
-			if err = errors.Join(err, f.Sync(), f.Close(), vfs.OS{}.SyncDir(filepath.Dir(file))); err != nil {
-				err = errors.Join(err, os.Remove(file)) // nobody takes it for a backup
-			}
-		}()
-		out = f
-	}
-	meter := showEntries(env, "exporting")
-	x, err := o.Export(out, from, to, func(index, last uint64) error {
-		meter.at(index, last)
-		return context.Cause(ctx)
+		_, err = fmt.Fprintf(env.Stderr, "==> Exported the records [%d, %d) of cluster %s in %d batches.\n"+
+			"    This node knows the log to be committed up to entry %d; others may have more.\n", x.First, x.Next, o.Cluster, x.Batches, x.Commit)
+		return err
 	})
-	meter.Stop()
+}
+
+// exportTo has write make a file, which is on the disk when that ends well, and gone
+// otherwise; "-" is stdout.
+func exportTo(env cli.Env, file string, write func(io.Writer) error) (err error) {
+	if file == "-" {
+		return write(env.Stdout)
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(env.Stderr, "==> Exported the records [%d, %d) of cluster %s in %d batches.\n"+
-		"    This node knows the log to be committed up to entry %d; others may have more.\n", x.First, x.Next, o.Cluster, x.Batches, x.Commit)
-	return err
+	defer func() {
+		if err = errors.Join(err, f.Sync(), f.Close(), vfs.OS{}.SyncDir(filepath.Dir(file))); err != nil {
+			err = errors.Join(err, os.Remove(file)) // nobody takes it for a backup
+		}
+	}()
+	return write(f)
 }
 
 func inspectImportCommand() cli.Command {

@@ -35,6 +35,7 @@ func commands(build telemetry.Build) []cli.Command {
 		{Name: "bench", Synopsis: "Measure producing and consuming"},
 		benchProduceCommand(),
 		benchConsumeCommand(),
+		backupCommand(),
 		waitCommand(),
 		leaveCommand(),
 		monitorCommand(),

@@ -56,8 +56,18 @@ type ExportBatch struct {
 	Records     []byte
 }
 
-// exportWriter writes an export.
-type exportWriter struct {
+// Cut leaves the records before to, of which there is at least one.
+func (e *ExportBatch) Cut(to uint64) {
+	if e.FirstOffset+uint64(e.Count) <= to {
+		return
+	}
+	count := to - e.FirstOffset
+	e.Count, e.Records = uint32(count), cutRecords(e.Records, 0, count)
+}
+
+// ExportWriter writes an export, of records that begin at its header's First and go on
+// without a gap. Only End makes it one.
+type ExportWriter struct {
 	w       *bufio.Writer
 	sum     hash.Hash32 // of everything written
 	next    uint64
@@ -65,8 +75,9 @@ type exportWriter struct {
 	buf     []byte
 }
 
-func newExportWriter(w io.Writer, h ExportHeader) (*exportWriter, error) {
-	x := &exportWriter{w: bufio.NewWriterSize(w, 256<<10), sum: crc32.New(castagnoli), next: h.First}
+// NewExportWriter writes the header.
+func NewExportWriter(w io.Writer, h ExportHeader) (*ExportWriter, error) {
+	x := &ExportWriter{w: bufio.NewWriterSize(w, 256<<10), sum: crc32.New(castagnoli), next: h.First}
 	b := append(x.buf, exportMagic...)
 	b = binary.LittleEndian.AppendUint32(b, exportVersion)
 	b = append(b, h.Cluster...)
@@ -80,14 +91,24 @@ func summed(b []byte, from int) []byte {
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[from:], castagnoli))
 }
 
-func (x *exportWriter) write(b []byte) error {
+func (x *ExportWriter) write(b []byte) error {
 	x.buf = b[:0]
 	_, _ = x.sum.Write(b) // a hash does not fail
 	_, err := x.w.Write(b)
 	return err
 }
 
-func (x *exportWriter) batch(e *ExportBatch) error {
+// Batch writes a batch, and refuses one that a reader would.
+func (x *ExportWriter) Batch(e *ExportBatch) error {
+	switch {
+	case e.FirstOffset != x.next:
+		return fmt.Errorf("write export: offset %d where %d must come next", e.FirstOffset, x.next)
+	case len(e.Records) > MaxBatchBytes:
+		return fmt.Errorf("write export: a batch of %d bytes, more than %d", len(e.Records), MaxBatchBytes)
+	}
+	if err := checkRecords(e.Records, e.Count); err != nil {
+		return fmt.Errorf("write export: records from offset %d on: %w", e.FirstOffset, err)
+	}
 	b := append(x.buf, exportBatch)
 	b = binary.LittleEndian.AppendUint64(b, e.FirstOffset)
 	b = binary.LittleEndian.AppendUint32(b, e.Count)
@@ -100,7 +121,12 @@ func (x *exportWriter) batch(e *ExportBatch) error {
 	return x.write(b)
 }
 
-func (x *exportWriter) end() error {
+// Next is the offset after the last batch, and Batches how many there are.
+func (x *ExportWriter) Next() uint64    { return x.next }
+func (x *ExportWriter) Batches() uint64 { return x.batches }
+
+// End writes the end.
+func (x *ExportWriter) End() error {
 	b := append(x.buf, exportEnd)
 	b = binary.LittleEndian.AppendUint64(b, x.next)
 	b = binary.LittleEndian.AppendUint64(b, x.batches)

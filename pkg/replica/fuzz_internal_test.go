@@ -54,16 +54,16 @@ func FuzzRecordFraming(f *testing.F) {
 func FuzzExport(f *testing.F) {
 	export := func(first uint64, batches ...ExportBatch) []byte {
 		var b bytes.Buffer
-		x, err := newExportWriter(&b, ExportHeader{Cluster: "00000000-0000-4000-8000-000000000000", First: first, MadeAt: 5})
+		x, err := NewExportWriter(&b, ExportHeader{Cluster: "00000000-0000-4000-8000-000000000000", First: first, MadeAt: 5})
 		if err != nil {
 			f.Fatal(err)
 		}
 		for i := range batches {
-			if err := x.batch(&batches[i]); err != nil {
+			if err := x.Batch(&batches[i]); err != nil {
 				f.Fatal(err)
 			}
 		}
-		if err := x.end(); err != nil {
+		if err := x.End(); err != nil {
 			f.Fatal(err)
 		}
 		return b.Bytes()
@@ -97,12 +97,12 @@ func FuzzExport(f *testing.F) {
 			return
 		}
 		var again bytes.Buffer
-		x, err := newExportWriter(&again, h)
+		x, err := NewExportWriter(&again, h)
 		require.NoError(t, err)
 		for i := range batches {
-			require.NoError(t, x.batch(&batches[i]))
+			require.NoError(t, x.Batch(&batches[i]))
 		}
-		require.NoError(t, x.end())
+		require.NoError(t, x.End())
 		require.Equal(t, b, again.Bytes())
 	})
 }

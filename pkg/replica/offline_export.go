@@ -37,7 +37,7 @@ func (o *Offline) Export(w io.Writer, from, to uint64, progress func(index, last
 		return x, &commitlog.OutOfRangeError{Offset: from, Lowest: lowest, Next: to}
 	}
 	x.First, x.Next = from, from
-	out, err := newExportWriter(w, ExportHeader{Cluster: o.Cluster, First: from, MadeAt: time.Now().UnixNano()})
+	out, err := NewExportWriter(w, ExportHeader{Cluster: o.Cluster, First: from, MadeAt: time.Now().UnixNano()})
 	if err != nil {
 		return x, err
 	}
@@ -61,10 +61,10 @@ func (o *Offline) Export(w io.Writer, from, to uint64, progress func(index, last
 	if to != math.MaxUint64 && x.Next < to {
 		return x, fmt.Errorf("offsets up to %d were asked for, but this node knows them to be committed up to %d only", to, x.Next)
 	}
-	return x, out.end()
+	return x, out.End()
 }
 
-func (o *Offline) exportEntry(out *exportWriter, x *Exported, to uint64, e *OfflineEntry) error {
+func (o *Offline) exportEntry(out *ExportWriter, x *Exported, to uint64, e *OfflineEntry) error {
 	for i := range e.Batches {
 		b := &e.Batches[i]
 		if b.Verdict == VerdictUnknown {
@@ -79,7 +79,7 @@ func (o *Offline) exportEntry(out *exportWriter, x *Exported, to uint64, e *Offl
 		}
 		first, last := x.Next, min(end, to)
 		records := cutRecords(b.Records, first-b.FirstOffset, last-b.FirstOffset)
-		if err := out.batch(&ExportBatch{FirstOffset: first, Count: uint32(last - first), Timestamp: b.Timestamp, Records: records}); err != nil {
+		if err := out.Batch(&ExportBatch{FirstOffset: first, Count: uint32(last - first), Timestamp: b.Timestamp, Records: records}); err != nil {
 			return fmt.Errorf("write export: %w", err)
 		}
 		x.Next, x.Batches = last, x.Batches+1

@@ -33,6 +33,9 @@ func (s *Server) fetch(ctx context.Context, in []byte) (*frame, error) {
 	if err := proto.Unmarshal(in, &req); err != nil {
 		return nil, malformed("", err)
 	}
+	if req.GetForBackup() {
+		return nil, apierr.Invalid{Field: "for_backup", Why: "is for a stream, not for a single read"}
+	}
 	who := callerOf(ctx)
 	if err := who.rates.MayRead(who.principal); err != nil {
 		return nil, err
@@ -68,7 +71,7 @@ func (s *Server) fetched(who caller, off uint64, limit int) (*frame, error) {
 		return nil, err
 	}
 	who.rates.HasRead(who.principal, size(batches))
-	return fetchResponse(batches, r, s.log.Visible(), s.log.Lowest()), nil
+	return fetchResponse(batches, r, s.log.Visible(), s.log.Lowest(), ""), nil
 }
 
 // fetchStream answers Node.FetchStream.
@@ -89,6 +92,10 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 		heartbeat = min(max(time.Duration(ms)*time.Millisecond, minHeartbeat), maxWait)
 	}
 	limit := fetchBytes(req.GetMaxBytes())
+	cluster := "" // named for a backup
+	if req.GetForBackup() {
+		cluster = s.view().ClusterID
+	}
 	who := callerOf(stream.Context())
 	return s.tail(stream, func(ctx context.Context, snd *sender) error {
 		left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
@@ -123,7 +130,7 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 				visible = max(visible, off)
 				who.rates.HasRead(who.principal, size(batches))
 			}
-			if err := snd.send(fetchResponse(batches, r, visible, lowest)); err != nil {
+			if err := snd.send(fetchResponse(batches, r, visible, lowest, cluster)); err != nil {
 				return err
 			}
 			if ctx.Err() != nil {

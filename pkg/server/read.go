@@ -24,6 +24,7 @@ type wireBatch struct {
 	first   uint64
 	count   uint32
 	records []byte
+	stamp   int64 // unix ns
 }
 
 // size is of their records, in bytes.
@@ -66,7 +67,7 @@ func (s *Server) read(off uint64, limit int, r *room) ([]wireBatch, error) {
 
 // from is what the batch holds from off on.
 func from(g commitlog.RecordBatch, off uint64) (wireBatch, error) {
-	b := wireBatch{first: g.FirstOffset, count: g.Count, records: g.Records}
+	b := wireBatch{first: g.FirstOffset, count: g.Count, records: g.Records, stamp: g.Timestamp}
 	for b.first < off && b.count > 0 {
 		_, rest, err := splitRecord(b.records)
 		if err != nil {

@@ -10,6 +10,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 
 	logv1 "github.com/logd-io/logd/pkg/api/log/v1"
@@ -331,4 +333,35 @@ func TestOffsetsAtATime(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, off.GetAtTime())
 	}
+}
+
+// For a backup, and for nothing else, batches come with their timestamps and the cluster
+// is named.
+func TestFetchStreamForBackup(t *testing.T) {
+	r := start(t)
+	r.mu.Lock()
+	r.commitLocked(&pending{
+		batch: replica.Batch{Count: 1, Timestamp: 77, Records: protowire.AppendBytes(nil, record("0"))}, done: make(chan struct{}),
+	})
+	r.mu.Unlock()
+	admin := nodev1.NewNodeClient(r.dial(tlsconf.RoleAdmin, "ops"))
+	first := func(req *nodev1.FetchRequest) *nodev1.FetchResponse {
+		s, err := admin.FetchStream(ctxOf(t), req)
+		require.NoError(t, err)
+		resp, err := s.Recv()
+		require.NoError(t, err)
+		return resp
+	}
+	resp := first(&nodev1.FetchRequest{ForBackup: true})
+	require.Equal(t, cluster, resp.GetClusterId())
+	require.EqualValues(t, 77, resp.GetBatches()[0].GetTimestamp())
+	require.Equal(t, []string{"0"}, values(t, resp.GetBatches()[0]))
+	require.Equal(t, cluster, first(&nodev1.FetchRequest{Offset: 1, HeartbeatMs: 10, ForBackup: true}).GetClusterId(), "with nothing to send, too")
+
+	resp = first(&nodev1.FetchRequest{})
+	require.Empty(t, resp.GetClusterId())
+	require.Zero(t, resp.GetBatches()[0].GetTimestamp())
+
+	_, err := admin.Fetch(ctxOf(t), &nodev1.FetchRequest{ForBackup: true})
+	require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
 }

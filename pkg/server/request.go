@@ -151,14 +151,19 @@ func produceResponse(offset uint64) *frame {
 	return &frame{out: [][]byte{b}}
 }
 
-// fetchResponse is a node.v1.FetchResponse whose records are not copied.
-func fetchResponse(batches []wireBatch, r room, visible, lowest uint64) *frame {
+// fetchResponse is a node.v1.FetchResponse whose records are not copied. With a cluster
+// it has what a backup needs.
+func fetchResponse(batches []wireBatch, r room, visible, lowest uint64, cluster string) *frame {
 	out := make([][]byte, 0, 2*len(batches)+1)
 	for _, b := range batches {
 		inner := protowire.AppendTag(nil, 1, protowire.VarintType)
 		inner = protowire.AppendVarint(inner, b.first)
 		inner = protowire.AppendTag(inner, 2, protowire.VarintType)
 		inner = protowire.AppendVarint(inner, uint64(b.count))
+		if cluster != "" {
+			inner = protowire.AppendTag(inner, 4, protowire.VarintType)
+			inner = protowire.AppendVarint(inner, uint64(b.stamp))
+		}
 		inner = protowire.AppendTag(inner, 3, protowire.BytesType)
 		inner = protowire.AppendVarint(inner, uint64(len(b.records)))
 		head := protowire.AppendTag(make([]byte, 0, len(inner)+12), 1, protowire.BytesType)
@@ -169,6 +174,10 @@ func fetchResponse(batches []wireBatch, r room, visible, lowest uint64) *frame {
 	tail = protowire.AppendVarint(tail, visible)
 	tail = protowire.AppendTag(tail, 3, protowire.VarintType)
 	tail = protowire.AppendVarint(tail, lowest)
+	if cluster != "" {
+		tail = protowire.AppendTag(tail, 4, protowire.BytesType)
+		tail = protowire.AppendString(tail, cluster)
+	}
 	return &frame{out: append(out, tail), room: r.buf}
 }
 

@@ -206,7 +206,10 @@ type FetchRequest struct {
 	HeartbeatMs uint32 `protobuf:"varint,5,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
 	// Fetch only: see everything that was acknowledged anywhere before the call. A
 	// follower asks the leader for it.
-	Linearizable  bool `protobuf:"varint,6,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
+	Linearizable bool `protobuf:"varint,6,opt,name=linearizable,proto3" json:"linearizable,omitempty"`
+	// FetchStream only: batches come with their timestamps, and responses name the
+	// cluster.
+	ForBackup     bool `protobuf:"varint,7,opt,name=for_backup,json=forBackup,proto3" json:"for_backup,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -283,12 +286,21 @@ func (x *FetchRequest) GetLinearizable() bool {
 	return false
 }
 
+func (x *FetchRequest) GetForBackup() bool {
+	if x != nil {
+		return x.ForBackup
+	}
+	return false
+}
+
 type FetchResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Batches []*Batch               `protobuf:"bytes,1,rep,name=batches,proto3" json:"batches,omitempty"`
 	// The readable range of this node's log is [lowest, visible).
-	Visible       uint64 `protobuf:"varint,2,opt,name=visible,proto3" json:"visible,omitempty"`
-	Lowest        uint64 `protobuf:"varint,3,opt,name=lowest,proto3" json:"lowest,omitempty"`
+	Visible uint64 `protobuf:"varint,2,opt,name=visible,proto3" json:"visible,omitempty"`
+	Lowest  uint64 `protobuf:"varint,3,opt,name=lowest,proto3" json:"lowest,omitempty"`
+	// Only for a backup.
+	ClusterId     string `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -344,12 +356,22 @@ func (x *FetchResponse) GetLowest() uint64 {
 	return 0
 }
 
+func (x *FetchResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type Batch struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	FirstOffset uint64                 `protobuf:"varint,1,opt,name=first_offset,json=firstOffset,proto3" json:"first_offset,omitempty"`
 	Count       uint32                 `protobuf:"varint,2,opt,name=count,proto3" json:"count,omitempty"`
 	// count times {uvarint length, log.v1.Record message without offset}.
-	Records       []byte `protobuf:"bytes,3,opt,name=records,proto3" json:"records,omitempty"`
+	Records []byte `protobuf:"bytes,3,opt,name=records,proto3" json:"records,omitempty"`
+	// When the leader took it, in unix nanoseconds: what retention and GetOffsets go
+	// by. Only for a backup.
+	Timestamp     int64 `protobuf:"varint,4,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -403,6 +425,13 @@ func (x *Batch) GetRecords() []byte {
 		return x.Records
 	}
 	return nil
+}
+
+func (x *Batch) GetTimestamp() int64 {
+	if x != nil {
+		return x.Timestamp
+	}
+	return 0
 }
 
 type OffsetsRequest struct {
@@ -2439,22 +2468,27 @@ const file_node_v1_node_proto_rawDesc = "" +
 	"\x0efirst_sequence\x18\x01 \x01(\x04R\rfirstSequence\x12!\n" +
 	"\ffirst_offset\x18\x02 \x01(\x04R\vfirstOffset\x12\x14\n" +
 	"\x05count\x18\x03 \x01(\rR\x05count\x12\x1c\n" +
-	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xc6\x01\n" +
+	"\tduplicate\x18\x04 \x01(\bR\tduplicate\"\xe5\x01\n" +
 	"\fFetchRequest\x12\x16\n" +
 	"\x06offset\x18\x01 \x01(\x04R\x06offset\x12!\n" +
 	"\fmin_position\x18\x02 \x01(\x04R\vminPosition\x12\x1b\n" +
 	"\tmax_bytes\x18\x03 \x01(\rR\bmaxBytes\x12\x17\n" +
 	"\await_ms\x18\x04 \x01(\rR\x06waitMs\x12!\n" +
 	"\fheartbeat_ms\x18\x05 \x01(\rR\vheartbeatMs\x12\"\n" +
-	"\flinearizable\x18\x06 \x01(\bR\flinearizable\"k\n" +
+	"\flinearizable\x18\x06 \x01(\bR\flinearizable\x12\x1d\n" +
+	"\n" +
+	"for_backup\x18\a \x01(\bR\tforBackup\"\x8a\x01\n" +
 	"\rFetchResponse\x12(\n" +
 	"\abatches\x18\x01 \x03(\v2\x0e.node.v1.BatchR\abatches\x12\x18\n" +
 	"\avisible\x18\x02 \x01(\x04R\avisible\x12\x16\n" +
-	"\x06lowest\x18\x03 \x01(\x04R\x06lowest\"Z\n" +
+	"\x06lowest\x18\x03 \x01(\x04R\x06lowest\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\"x\n" +
 	"\x05Batch\x12!\n" +
 	"\ffirst_offset\x18\x01 \x01(\x04R\vfirstOffset\x12\x14\n" +
 	"\x05count\x18\x02 \x01(\rR\x05count\x12\x18\n" +
-	"\arecords\x18\x03 \x01(\fR\arecords\"2\n" +
+	"\arecords\x18\x03 \x01(\fR\arecords\x12\x1c\n" +
+	"\ttimestamp\x18\x04 \x01(\x03R\ttimestamp\"2\n" +
 	"\x0eOffsetsRequest\x12\x17\n" +
 	"\x04time\x18\x01 \x01(\x03H\x00R\x04time\x88\x01\x01B\a\n" +
 	"\x05_time\"m\n" +
