@@ -37,9 +37,6 @@ backup -from 1000 -to 2000 | zstd >part.zst`,
 			from := fs.Uint64("from", 0, "first `offset`. Default: the lowest there is")
 			to := fs.Uint64("to", math.MaxUint64, "`offset` to end before. Default: the end of the log as of now")
 			return func(ctx context.Context, _ []string) error {
-				if *file == "-" && env.Interactive {
-					return cli.Usagef("-o is needed: a backup is not for a terminal")
-				}
 				c, err := connect.Dial()
 				if err != nil {
 					return err
@@ -67,7 +64,7 @@ func (b *backup) run(ctx context.Context, env cli.Env, file string) error {
 	if err := b.insist(ctx, func() error { return b.bounds(ctx) }); err != nil {
 		return err
 	}
-	return exportTo(env, file, func(w io.Writer) error {
+	return cli.MakeFile(env, file, func(w io.Writer) error {
 		p := cli.ShowProgress(env, func() string {
 			return fmt.Sprintf("backing up: offset %d of [%d, %d)", b.next.Load(), b.from, b.to)
 		})

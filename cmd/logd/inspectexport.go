@@ -8,7 +8,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"path/filepath"
 	"sync/atomic"
 
 	"github.com/google/uuid"
@@ -36,9 +35,6 @@ inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 			from := fs.Uint64("from", 0, "first `offset`. Default: the lowest there is")
 			to := fs.Uint64("to", math.MaxUint64, "`offset` to end before. Default: as far as the node knows to be committed")
 			return func(ctx context.Context, args []string) error {
-				if *file == "-" && env.Interactive {
-					return cli.Usagef("-o is needed: an export is not for a terminal")
-				}
 				o, err := openOffline(args)
 				if err != nil {
 					return err
@@ -50,7 +46,7 @@ inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 }
 
 func inspectExport(ctx context.Context, env cli.Env, o *replica.Offline, file string, from, to uint64) error {
-	return exportTo(env, file, func(w io.Writer) error {
+	return cli.MakeFile(env, file, func(w io.Writer) error {
 		meter := showEntries(env, "exporting")
 		x, err := o.Export(w, from, to, func(index, last uint64) error {
 			meter.at(index, last)
@@ -64,24 +60,6 @@ func inspectExport(ctx context.Context, env cli.Env, o *replica.Offline, file st
 			"    This node knows the log to be committed up to entry %d; others may have more.\n", x.First, x.Next, o.Cluster, x.Batches, x.Commit)
 		return err
 	})
-}
-
-// exportTo has write make a file, which is on the disk when that ends well, and gone
-// otherwise; "-" is stdout.
-func exportTo(env cli.Env, file string, write func(io.Writer) error) (err error) {
-	if file == "-" {
-		return write(env.Stdout)
-	}
-	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err = errors.Join(err, f.Sync(), f.Close(), vfs.OS{}.SyncDir(filepath.Dir(file))); err != nil {
-			err = errors.Join(err, os.Remove(file)) // nobody takes it for a backup
-		}
-	}()
-	return write(f)
 }
 
 func inspectImportCommand() cli.Command {

@@ -1,8 +1,13 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"maps"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/logd-io/logd/internal/cli"
 	"github.com/logd-io/logd/internal/cli/clitest"
 	"github.com/logd-io/logd/pkg/telemetry"
 )
@@ -62,4 +68,48 @@ func TestDebugOfNobody(t *testing.T) {
 	require.Contains(t, got.stderr, "is it running")
 	require.NoFileExists(t, file)
 	require.Equal(t, 2, logproxy(t, "debug", "-for", "0s").code)
+}
+
+// A process that says little, too much, or goes away, and somebody who does not wait: there
+// is an archive, and it says what is missing.
+func TestDebugOfAProcessInTrouble(t *testing.T) {
+	asked := make(chan struct{}, 2) // 1 each of log and events
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case "/api/status":
+			_, _ = io.WriteString(w, "{}")
+		case "/metrics":
+			for range 65 {
+				_, _ = w.Write(make([]byte, 1<<20)) // who has enough goes
+			}
+		case "/api/monitor", "/api/events":
+			w.(http.Flusher).Flush()
+			asked <- struct{}{}
+			<-r.Context().Done()
+		default:
+			panic(http.ErrAbortHandler)
+		}
+	}))
+	defer srv.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { // done once both are read
+		<-asked
+		<-asked
+		cancel()
+	}()
+	var out, errs bytes.Buffer
+	code := cli.Main(ctx, "logproxy", "1.2.3", commands(telemetry.ReadBuild("1.2.3")), cli.Env{Stdout: &out, Stderr: &errs},
+		[]string{"debug", "-admin", srv.Listener.Addr().String(), "-for", "1h", "-o", "-"})
+	require.Equal(t, 0, code, errs.String())
+	file := filepath.Join(t.TempDir(), "d.tar.gz")
+	require.NoError(t, os.WriteFile(file, out.Bytes(), 0o600))
+	files := clitest.Archive(t, file)
+	require.Contains(t, files, "about.json")
+	require.Len(t, files["metrics-0s.prom"], 64<<20)
+	require.Contains(t, errs.String(), "missing: metrics-0s.prom: cut after 64 MiB\n")
+	for _, name := range []string{"readyz.txt", "goroutines.txt", "heap.pprof"} {
+		require.Contains(t, errs.String(), "missing: "+name+": ")
+		require.NotContains(t, files, name)
+	}
 }

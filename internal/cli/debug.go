@@ -12,8 +12,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
-	"path/filepath"
+	"path"
 	"strings"
 	"sync"
 	"time"
@@ -40,14 +39,14 @@ archive, for whoever is to find out what is wrong with it:
 No key, certificate or record is in it, but names are: of nodes, addresses, principals
 and files. Only you may read the file. Interrupted, it holds what there was until then.
 What could not be had is told, and no failure unless nothing could.`,
-		Examples: "debug\ndebug -for 2m -every 10s -o incident.tar.gz",
+		Examples: "debug\ndebug -for 2m -every 10s -o - >incident.tar.gz",
 		Setup: func(fs *flag.FlagSet, env Env) Action {
 			admin := adminFlags(fs, env)
 			format := FormatFlag(fs)
 			d := &debugging{env: env, about: gathered{Program: program, Version: version}}
 			fs.DurationVar(&d.length, "for", 30*time.Second, "`duration` to watch it. Default: 30s")
 			fs.DurationVar(&d.every, "every", 5*time.Second, "`duration` between two looks at its metrics. Default: 5s")
-			fs.StringVar(&d.file, "o", "", "`file` to make. Default: "+program+"-debug-<time>.tar.gz, here")
+			fs.StringVar(&d.file, "o", "", "`file` to make, which must not exist; - is stdout. Default: "+program+"-debug-<time>.tar.gz")
 			return func(ctx context.Context, _ []string) error {
 				if d.length <= 0 || d.every <= 0 {
 					return Usagef("-for and -every: more than nothing")
@@ -68,10 +67,12 @@ type debugging struct {
 	a             *Admin
 	length, every time.Duration
 	file          string // the archive
-	dir           string // what is gathered
+	name          string // of the folder in it
 
 	mu    sync.Mutex
-	about gathered // Missing is guarded by mu
+	tar   *tar.Writer // guarded by mu
+	err   error       // why tar is broken; guarded by mu
+	about gathered    // Missing is guarded by mu
 }
 
 // gathered is about.json, and with File the answer of the command.
@@ -91,54 +92,42 @@ type missing struct {
 	Why  string `json:"why"`
 }
 
-func (d *debugging) run(ctx context.Context, format Format) (err error) {
+func (d *debugging) run(ctx context.Context, format Format) error {
 	// Of whom nobody hears anything, or nobody may, there is no archive.
 	if err := d.a.Status(ctx, new(json.RawMessage)); err != nil {
 		return err
 	}
 	d.about.Began, d.about.Address, d.about.Missing = time.Now().UTC(), d.a.address, []missing{}
-	name := d.about.Program + "-debug-" + d.about.Began.Format("20060102T150405Z")
+	d.name = d.about.Program + "-debug-" + d.about.Began.Format("20060102T150405Z")
 	if d.file == "" {
-		d.file = name + ".tar.gz"
+		d.file = d.name + ".tar.gz"
 	}
-	f, err := os.OpenFile(d.file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := MakeFile(d.env, d.file, func(w io.Writer) error { return d.pack(ctx, w) }); err != nil {
 		return err
 	}
-	defer func() {
-		if err = errors.Join(err, f.Close()); err != nil {
-			err = errors.Join(err, os.Remove(d.file))
-		}
-	}()
-	tmp, err := os.MkdirTemp(filepath.Dir(d.file), ".debug-")
-	if err != nil {
+	d.about.File = d.file
+	if d.file == "-" {
+		d.about.File = "stdout"
+		_, err := io.WriteString(d.env.Stderr, d.about.text())
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }()
-	d.dir = filepath.Join(tmp, name)
-	if err := os.Mkdir(d.dir, 0o700); err != nil {
-		return err
-	}
+	return format.Answer(d.env.Stdout, d.about, d.about.text())
+}
 
+func (d *debugging) pack(ctx context.Context, w io.Writer) error {
+	z, err := gzip.NewWriterLevel(w, gzip.BestSpeed) // it may be a machine in trouble
+	if err != nil {
+		return err
+	}
+	d.tar = tar.NewWriter(z)
 	p := ShowProgress(d.env, func() string {
 		return fmt.Sprintf("Watching %s for %v of %v. Ctrl-C ends it early.", d.a.address, time.Since(d.about.Began).Round(time.Second), d.length)
 	})
 	d.gather(ctx)
 	p.Stop()
-
 	d.about.Ended = time.Now().UTC()
-	var text bytes.Buffer
-	if err := WriteJSON(&text, d.about); err != nil {
-		return err
-	}
-	if err := os.WriteFile(filepath.Join(d.dir, "about.json"), text.Bytes(), 0o600); err != nil {
-		return err
-	}
-	if err := pack(f, tmp); err != nil {
-		return err
-	}
-	d.about.File = d.file
-	return format.Answer(d.env.Stdout, d.about, d.about.text())
+	d.save("about.json", func(w io.Writer) error { return WriteJSON(w, d.about) })
+	return errors.Join(d.err, d.tar.Close(), z.Close())
 }
 
 func (g gathered) text() string {
@@ -150,19 +139,12 @@ func (g gathered) text() string {
 	return b.String()
 }
 
-// pack writes what is in dir to w.
-func pack(w io.Writer, dir string) error {
-	z := gzip.NewWriter(w)
-	t := tar.NewWriter(z)
-	return errors.Join(t.AddFS(os.DirFS(dir)), t.Close(), z.Close())
-}
-
 // gather takes all there is for as long as was asked for, or until ctx ends; what is
 // taken at the end is taken then too.
 func (d *debugging) gather(ctx context.Context) {
 	whole := context.WithoutCancel(ctx) // of a single question
-	ask := func(file, path string) {
-		d.save(file, func(w io.Writer) error { return d.a.copy(whole, w, path, d.a.client.Timeout) })
+	ask := func(file, of string) {
+		d.save(file, func(w io.Writer) error { return d.a.copy(whole, w, of, d.a.client.Timeout) })
 	}
 	ask("readyz.txt", "/readyz")
 	watch, cancel := context.WithTimeout(ctx, d.length)
@@ -173,8 +155,8 @@ func (d *debugging) gather(ctx context.Context) {
 	})
 	wg.Go(func() { d.save("events.jsonl", func(w io.Writer) error { return d.events(watch, w) }) })
 	wg.Go(func() {
-		path := fmt.Sprint("/debug/pprof/profile?seconds=", max(1, int(d.length/time.Second)))
-		d.save("cpu.pprof", func(w io.Writer) error { return d.a.copy(ctx, w, path, d.length+d.a.client.Timeout) })
+		profile := fmt.Sprint("/debug/pprof/profile?seconds=", max(1, int(d.length/time.Second)))
+		d.save("cpu.pprof", func(w io.Writer) error { return d.a.copy(ctx, w, profile, d.length+d.a.client.Timeout) })
 	})
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
@@ -191,45 +173,40 @@ func (d *debugging) gather(ctx context.Context) {
 }
 
 // maxDebugFile bounds each file that is gathered.
-const maxDebugFile = 256 << 20
+const maxDebugFile = 64 << 20
 
-// save makes a file of what write writes. One that stays empty is none.
+// save puts what write writes into the archive, as a file, unless it is nothing and
+// there is a reason for that.
 func (d *debugging) save(name string, write func(io.Writer) error) {
-	err := func() (err error) {
-		path := filepath.Join(d.dir, name)
-		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return err
-		}
-		w := &bounded{w: f, left: maxDebugFile}
-		err = errors.Join(write(w), f.Close())
-		if err != nil && w.left == maxDebugFile {
-			err = errors.Join(err, os.Remove(path))
-		}
-		return err
-	}()
-	if err == nil {
-		return
-	}
+	var w bounded
+	err := write(&w)
+	b := w.b.Bytes()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.about.Missing = append(d.about.Missing, missing{name, err.Error()})
+	if err != nil {
+		d.about.Missing = append(d.about.Missing, missing{name, err.Error()})
+		if len(b) == 0 {
+			return
+		}
+	}
+	if d.err == nil {
+		d.err = d.tar.WriteHeader(&tar.Header{Name: path.Join(d.name, name), Mode: 0o600, Size: int64(len(b)), ModTime: time.Now()})
+	}
+	if d.err == nil {
+		_, d.err = d.tar.Write(b)
+	}
 }
 
-// bounded takes so many bytes and no more.
-type bounded struct {
-	w    io.Writer
-	left int
-}
+// bounded takes maxDebugFile. It is not its buffer, which would take all from a Reader.
+type bounded struct{ b bytes.Buffer }
 
 var errBounded = fmt.Errorf("cut after %d MiB", maxDebugFile>>20)
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if len(p) > b.left {
+	if b.b.Len()+len(p) > maxDebugFile {
 		return 0, errBounded
 	}
-	b.left -= len(p)
-	return b.w.Write(p)
+	return b.b.Write(p)
 }
 
 // event is a line of events.jsonl.
@@ -247,19 +224,19 @@ func (d *debugging) events(ctx context.Context, w io.Writer) error {
 }
 
 // copy writes the answer to w, which is to be there within the time that is given.
-func (a *Admin) copy(ctx context.Context, w io.Writer, path string, within time.Duration) error {
+func (a *Admin) copy(ctx context.Context, w io.Writer, of string, within time.Duration) error {
 	client := a.client
 	client.Timeout = within
-	res, err := a.ask(ctx, &client, http.MethodGet, path)
+	res, err := a.ask(ctx, &client, http.MethodGet, of)
 	if err != nil {
 		return err
 	}
 	defer res.Body.Close()
 	switch {
-	case res.StatusCode == http.StatusOK, path == "/readyz" && res.StatusCode == http.StatusServiceUnavailable:
+	case res.StatusCode == http.StatusOK, of == "/readyz" && res.StatusCode == http.StatusServiceUnavailable:
 		_, err := io.Copy(w, res.Body)
 		return err
-	case res.StatusCode == http.StatusNotFound && strings.HasPrefix(path, "/debug/pprof/"):
+	case res.StatusCode == http.StatusNotFound && strings.HasPrefix(of, "/debug/pprof/"):
 		return errors.New("it is not served without admin { pprof = true }")
 	}
 	return a.unexpected(res.StatusCode)
