@@ -26,9 +26,9 @@ func backupCommand() cli.Command {
 		Long: `Writes all records that were acknowledged before it began, with their offsets, keys,
 headers and times, to a file that 'logd inspect import' makes a new cluster of and
 that says itself whether it is whole. It reads from the node at -address, best a
-follower, and nothing stops for it; a node that restarts meanwhile is waited for. It
-takes a certificate of role admin and, where there is an acl, the action consume.
-It ends with 1, and without a usable file, when a record in the range cannot be had.`,
+follower, and nothing stops for it. When that restarts meanwhile, it has -timeout to
+come back. It takes a certificate of role admin and, where there is an acl, the action
+consume. It ends with 1, and without a file, when a record in the range cannot be had.`,
 		Examples: `backup -o records.logd
 backup -from 1000 -to 2000 | zstd >part.zst`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
