@@ -27,10 +27,17 @@ func (r *Replica) Transfer(ctx context.Context, target string) error {
 	if !slices.ContainsFunc(v.Peers, func(p Peer) bool { return p.Voter && p.ID != r.cfg.ID }) {
 		return ErrNoOtherVoter
 	}
+	asked := time.Now()
 	if err := e.batch.drained(ctx); err != nil {
 		return fmt.Errorf("drain before transfer: %w", err)
 	}
-	heir, err := e.heir(ctx, target)
+	// Under load a majority has just answered, and need not be heard again; but if the drain
+	// took long, who has answered may be gone.
+	since := time.Now().Add(-r.cfg.Heartbeat / 4)
+	if since.Before(asked) {
+		since = asked
+	}
+	heir, err := e.heir(ctx, target, since)
 	if err != nil {
 		return err
 	}
@@ -45,19 +52,18 @@ func (r *Replica) Transfer(ctx context.Context, target string) error {
 }
 
 // heir waits, as long as an election may take, until target, or with "" any voter,
-// answers and has all of the log.
+// has answered since then and has all of the log.
 //
 // Raft would wait itself, in a way that is open in v1.8.0: told to hand over to one
 // that is behind and takes nothing, it hangs at the second attempt, and refuses every
 // record until that one is back. And where it is to choose, it does not ask who is
 // alive.
-func (e *engine) heir(ctx context.Context, target string) (string, error) {
-	begun := time.Now()
+func (e *engine) heir(ctx context.Context, target string, since time.Time) (string, error) {
 	timer := time.NewTimer(e.r.cfg.Heartbeat)
 	defer timer.Stop()
 	for {
 		news := e.voters.news()
-		heir, why := e.fit(target, begun)
+		heir, why := e.fit(target, since)
 		if why == nil {
 			return heir, nil
 		}
