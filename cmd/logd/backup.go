@@ -10,9 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/status"
-
 	"github.com/logd-io/logd/internal/cli"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
@@ -61,7 +58,7 @@ type backup struct {
 }
 
 func (b *backup) run(ctx context.Context, env cli.Env, file string) error {
-	if err := b.insist(ctx, func() error { return b.bounds(ctx) }); err != nil {
+	if err := b.insist(ctx, func() (bool, error) { return b.bounds(ctx) }); err != nil {
 		return err
 	}
 	return cli.MakeFile(env, file, func(w io.Writer) error {
@@ -80,14 +77,14 @@ func (b *backup) run(ctx context.Context, env cli.Env, file string) error {
 
 // bounds asks where the log begins and, as of now, ends: a node that is asked for what
 // nobody can have finds out before it says so.
-func (b *backup) bounds(ctx context.Context) error {
+func (b *backup) bounds(ctx context.Context) (passes bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, b.patience)
 	defer cancel()
-	_, err := b.node.Fetch(ctx, &nodev1.FetchRequest{Offset: math.MaxUint64, Linearizable: true, WaitMs: uint32(b.patience.Milliseconds())})
+	_, err = b.node.Fetch(ctx, &nodev1.FetchRequest{Offset: math.MaxUint64, Linearizable: true, WaitMs: uint32(b.patience.Milliseconds())})
 	info, _ := apierr.From(err)
 	var log apierr.OutOfRange
 	if !errors.As(info.Err(), &log) {
-		return fmt.Errorf("where the log ends: %w", err)
+		return b.passes(err), fmt.Errorf("where the log ends: %w", err)
 	}
 	if b.from == 0 {
 		b.from = log.Lowest
@@ -96,54 +93,57 @@ func (b *backup) bounds(ctx context.Context) error {
 		b.to = max(b.from, log.Next)
 	}
 	if b.from < log.Lowest || b.from > b.to || b.to > log.Next {
-		return fmt.Errorf("[%d, %d) was asked for, but the log has [%d, %d)", b.from, b.to, log.Lowest, log.Next)
+		return false, fmt.Errorf("[%d, %d) was asked for, but the log has [%d, %d)", b.from, b.to, log.Lowest, log.Next)
 	}
 	b.next.Store(b.from)
-	return nil
+	return false, nil
 }
 
 // copy writes the records.
 func (b *backup) copy(ctx context.Context, w io.Writer) error {
-	if err := b.insist(ctx, func() error { return b.stream(ctx, w) }); err != nil {
+	if err := b.insist(ctx, func() (bool, error) { return b.stream(ctx, w) }); err != nil {
 		return err
 	}
 	return b.out.End()
 }
 
-// backupPace is how often a node that has gone is tried again.
+// backupPace is how often it is tried again at most.
 const backupPace = 250 * time.Millisecond
 
-// insist does it again while it fails for a reason that passes, such as a restart of the
-// node or an election, until nothing has come of it for as long as our patience lasts.
-func (b *backup) insist(ctx context.Context, do func() error) error {
+// insist does it again while what do says of its failure is that it passes, until nothing
+// has come of it for as long as our patience lasts.
+func (b *backup) insist(ctx context.Context, do func() (passes bool, err error)) error {
+	tick := time.NewTicker(backupPace)
+	defer tick.Stop()
 	for heard := time.Now(); ; {
 		before := b.next.Load()
-		err := do()
+		passes, err := do()
 		if b.next.Load() > before {
 			heard = time.Now()
 		}
-		if err == nil || !b.passes(err) || time.Since(heard) > b.patience {
+		if err == nil || !passes || time.Since(heard) > b.patience {
 			return err
 		}
 		select {
-		case <-time.After(backupPace):
+		case <-tick.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
+// passes says whether what the node said, or that it said nothing, passes: a restart, an
+// election. One that has never answered is not waited for.
 func (b *backup) passes(err error) bool {
 	switch apierr.ReasonOf(err) {
-	case apierr.ReasonNotLeader, apierr.ReasonPositionUnknown:
+	case apierr.ReasonNotLeader, apierr.ReasonPositionUnknown, apierr.ReasonBehind, apierr.ReasonDraining, apierr.ReasonOverloaded:
 		return true
-	case "": // no node has said this; one that has answered before is waited for
-		return b.out != nil && status.Code(err) == codes.Unavailable
 	}
-	return status.Code(err) == codes.Unavailable
+	return b.out != nil && !apierr.Answered(err)
 }
 
-func (b *backup) stream(ctx context.Context, w io.Writer) error {
+// stream writes what comes, until there is all of it.
+func (b *backup) stream(ctx context.Context, w io.Writer) (passes bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	silence := time.AfterFunc(b.patience, func() { cancel(fmt.Errorf("the node has said nothing for %v", b.patience)) })
@@ -152,24 +152,24 @@ func (b *backup) stream(ctx context.Context, w io.Writer) error {
 		Offset: b.next.Load(), MinPosition: b.to, WaitMs: uint32(b.patience.Milliseconds()), ForBackup: true,
 	})
 	if err != nil {
-		return err
+		return b.passes(err), err
 	}
 	for {
 		resp, err := s.Recv()
 		switch {
 		case ctx.Err() != nil:
-			return context.Cause(ctx)
+			return false, context.Cause(ctx)
 		case errors.Is(err, io.EOF):
-			return io.ErrUnexpectedEOF // it has no end of its own
+			return false, io.ErrUnexpectedEOF // it has no end of its own
 		case err != nil:
-			return err
+			return b.passes(err), err
 		}
 		silence.Reset(b.patience)
 		if err := b.take(resp, w); err != nil {
-			return err
+			return false, err
 		}
 		if b.next.Load() >= b.to {
-			return nil
+			return false, nil
 		}
 	}
 }
