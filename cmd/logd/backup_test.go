@@ -3,19 +3,24 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 
+	"github.com/logd-io/logd/internal/cli"
 	nodev1 "github.com/logd-io/logd/pkg/api/node/v1"
 	"github.com/logd-io/logd/pkg/apierr"
 	"github.com/logd-io/logd/pkg/replica"
+	"github.com/logd-io/logd/pkg/telemetry"
 )
 
 // archivist is a node of which backups are made, as a test says.
@@ -96,12 +101,17 @@ func TestBackupGoesOn(t *testing.T) {
 	a.stream = func(req *nodev1.FetchRequest, s nodev1.Node_FetchStreamServer) error {
 		switch len(a.asked) {
 		case 1:
-			return apierr.Behind{Visible: 3}
+			return apierr.Behind{Visible: 1}
 		case 2:
-			if err := s.Send(some(archived, 2, 2)); err != nil {
+			if err := s.Send(some(archived, 2, 1)); err != nil {
 				return err
 			}
 			return apierr.Draining{}
+		case 3:
+			if err := s.Send(some(archived, 4, 1)); err != nil {
+				return err
+			}
+			return apierr.Overloaded{RetryAfter: time.Second} // we were slow
 		}
 		for _, r := range []*nodev1.FetchResponse{some(archived, 6, 0), some(archived, 6, 4)} {
 			if err := s.Send(r); err != nil {
@@ -113,7 +123,7 @@ func TestBackupGoesOn(t *testing.T) {
 	}
 	file, got := backUp(t, a, "-to", "11")
 	require.Equal(t, 0, got.code, got.stderr)
-	require.Equal(t, []uint64{2, 2, 6}, a.asked)
+	require.Equal(t, []uint64{2, 2, 4, 6}, a.asked)
 	require.Contains(t, got.stderr, "[2, 11) of cluster "+archived)
 	h, all := readExport(t, file)
 	require.Equal(t, archived, h.Cluster)
@@ -160,8 +170,9 @@ func TestBackupRefuses(t *testing.T) {
 		"a gap":                {nil, sends(some(archived, 2, 1), some(archived, 6, 1)), "offset 6 where 4 must come next"},
 		"records that are not": {nil, sends(short), "is cut short"},
 		"deleted meanwhile":    {nil, sends(some(archived, 2, 1)), "offset 4 outside [6, 12)"},
-		"below the log":        {[]string{"-from", "1"}, nil, "[1, 12) was asked for, but the log has [2, 12)"},
-		"beyond the log":       {[]string{"-to", "13"}, nil, "[2, 13) was asked for, but the log has [2, 12)"},
+		"below the log":        {[]string{"-from", "1"}, nil, "all from 1 on was asked for, but the log has [2, 12)"},
+		"beyond the log":       {[]string{"-to", "13"}, nil, "[0, 13) was asked for, but the log has [2, 12)"},
+		"backwards":            {[]string{"-from", "5", "-to", "4"}, nil, "[5, 4) was asked for, but the log has [2, 12)"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			file, got := backUp(t, &archivist{stream: tc.stream}, tc.args...)
@@ -185,4 +196,86 @@ func TestBackupOfASilentNode(t *testing.T) {
 	require.Equal(t, 1, got.code)
 	require.Contains(t, got.stderr, "has said nothing for 300ms")
 	require.NoFileExists(t, file)
+}
+
+// What was to come first is deleted while the command asks for it: it begins with what is
+// there then, unless it was told where to begin.
+func TestBackupBeginsWithWhatIsThere(t *testing.T) {
+	for name, from := range map[string]string{"the lowest": "0", "an offset": "2"} {
+		t.Run(name, func(t *testing.T) {
+			a := &archivist{}
+			a.stream = func(req *nodev1.FetchRequest, s nodev1.Node_FetchStreamServer) error {
+				if req.GetOffset() == 2 {
+					a.ends = func() error { return apierr.OutOfRange{Offset: math.MaxUint64, Lowest: 6, Next: 12} }
+					return apierr.OutOfRange{Offset: 2, Lowest: 6, Next: 12}
+				}
+				return s.Send(some(archived, 6, 3))
+			}
+			file, got := backUp(t, a, "-from", from)
+			if from != "0" {
+				require.Equal(t, 1, got.code)
+				require.NoFileExists(t, file)
+				return
+			}
+			require.Equal(t, 0, got.code, got.stderr)
+			h, all := readExport(t, file)
+			require.EqualValues(t, 6, h.First)
+			require.Len(t, all, 3)
+		})
+	}
+}
+
+// A node that answers and has no more is not waited for for ever either.
+func TestBackupOfANodeThatStays(t *testing.T) {
+	a := &archivist{stream: func(_ *nodev1.FetchRequest, s nodev1.Node_FetchStreamServer) error {
+		for {
+			if err := s.Send(some(archived, 2, 0)); err != nil {
+				return err
+			}
+			select {
+			case <-time.After(10 * time.Millisecond):
+			case <-s.Context().Done():
+				return nil
+			}
+		}
+	}}
+	file, got := backUp(t, a, "-timeout", "300ms")
+	require.Equal(t, 1, got.code)
+	require.Contains(t, got.stderr, "the node has the records up to 12 only")
+	require.NoFileExists(t, file)
+}
+
+// stuck takes what it is given after a while.
+type stuck struct {
+	bytes.Buffer
+	once sync.Once
+	d    time.Duration
+}
+
+func (s *stuck) Write(b []byte) (int, error) {
+	s.once.Do(func() { time.Sleep(s.d) })
+	return s.Buffer.Write(b)
+}
+
+// Who reads the backup may take his time: that is not the node's silence.
+func TestBackupForASlowReader(t *testing.T) {
+	const size = 300 << 10 // more than waits to be written
+	record := append(binary.AppendUvarint(nil, size), make([]byte, size)...)
+	a := &archivist{stream: func(_ *nodev1.FetchRequest, s nodev1.Node_FetchStreamServer) error {
+		for off := range uint64(10) {
+			r := &nodev1.FetchResponse{ClusterId: archived, Batches: []*nodev1.Batch{{FirstOffset: 2 + off, Count: 1, Timestamp: 1, Records: record}}}
+			if err := s.Send(r); err != nil {
+				return err
+			}
+		}
+		<-s.Context().Done()
+		return nil
+	}}
+	a.ends = end
+	addr := serve(t, func(srv *grpc.Server) { nodev1.RegisterNodeServer(srv, a) })
+	out, errs := &stuck{d: time.Second}, new(buffer)
+	code := cli.Main(t.Context(), "logd", "1.2.3", commands(telemetry.ReadBuild("1.2.3")), cli.Env{Stdout: out, Stderr: errs},
+		[]string{"backup", "-address", addr, "-timeout", "500ms"})
+	require.Equal(t, 0, code, errs.String())
+	require.Greater(t, out.Len(), 10*size)
 }

@@ -32,7 +32,7 @@ in the range is damaged or not there.`,
 inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 		Setup: func(fs *flag.FlagSet, env cli.Env) cli.Action {
 			file := fs.String("o", "-", "`file` to write, which must not exist; - is stdout. Default: -")
-			from := fs.Uint64("from", 0, "first `offset`. Default: the lowest there is")
+			from := fs.Uint64("from", 0, "first `offset`; 0: the lowest there is. Default: 0")
 			to := fs.Uint64("to", math.MaxUint64, "`offset` to end before. Default: as far as the node knows to be committed")
 			return func(ctx context.Context, args []string) error {
 				o, err := openOffline(args)
@@ -46,20 +46,22 @@ inspect export -from 1000 -to 2000 /var/lib/logd | zstd >part.zst`,
 }
 
 func inspectExport(ctx context.Context, env cli.Env, o *replica.Offline, file string, from, to uint64) error {
-	return cli.MakeFile(env, file, func(w io.Writer) error {
+	var x replica.Exported
+	err := cli.MakeFile(env, file, func(w io.Writer) (err error) {
 		meter := showEntries(env, "exporting")
-		x, err := o.Export(w, from, to, func(index, last uint64) error {
+		defer meter.Stop()
+		x, err = o.Export(w, from, to, func(index, last uint64) error {
 			meter.at(index, last)
 			return context.Cause(ctx)
 		})
-		meter.Stop()
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(env.Stderr, "==> Exported the records [%d, %d) of cluster %s in %d batches.\n"+
-			"    This node knows the log to be committed up to entry %d; others may have more.\n", x.First, x.Next, o.Cluster, x.Batches, x.Commit)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(env.Stderr, "==> Exported the records [%d, %d) of cluster %s in %d batches.\n"+
+		"    This node knows the log to be committed up to entry %d; others may have more.\n", x.First, x.Next, o.Cluster, x.Batches, x.Commit)
+	return err
 }
 
 func inspectImportCommand() cli.Command {

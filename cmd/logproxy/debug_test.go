@@ -79,7 +79,7 @@ func TestDebugOfAProcessInTrouble(t *testing.T) {
 		case "/api/status":
 			_, _ = io.WriteString(w, "{}")
 		case "/metrics":
-			for range 65 {
+			for range 17 {
 				_, _ = w.Write(make([]byte, 1<<20)) // who has enough goes
 			}
 		case "/api/monitor", "/api/events":
@@ -106,8 +106,8 @@ func TestDebugOfAProcessInTrouble(t *testing.T) {
 	require.NoError(t, os.WriteFile(file, out.Bytes(), 0o600))
 	files := clitest.Archive(t, file)
 	require.Contains(t, files, "about.json")
-	require.Len(t, files["metrics-0s.prom"], 64<<20)
-	require.Contains(t, errs.String(), "missing: metrics-0s.prom: cut after 64 MiB\n")
+	require.Len(t, files["metrics-0s.prom"], 16<<20)
+	require.Contains(t, errs.String(), "missing: metrics-0s.prom: cut after 16 MiB\n")
 	for _, name := range []string{"readyz.txt", "goroutines.txt", "heap.pprof"} {
 		require.Contains(t, errs.String(), "missing: "+name+": ")
 		require.NotContains(t, files, name)

@@ -70,6 +70,7 @@ type debugging struct {
 	name          string // of the folder in it
 
 	mu    sync.Mutex
+	stop  func()      // ends it early
 	tar   *tar.Writer // guarded by mu
 	err   error       // why tar is broken; guarded by mu
 	about gathered    // Missing is guarded by mu
@@ -119,7 +120,9 @@ func (d *debugging) pack(ctx context.Context, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d.tar = tar.NewWriter(z)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	d.tar, d.stop = tar.NewWriter(z), stop
 	p := ShowProgress(d.env, func() string {
 		return fmt.Sprintf("Watching %s for %v of %v. Ctrl-C ends it early.", d.a.address, time.Since(d.about.Began).Round(time.Second), d.length)
 	})
@@ -127,7 +130,10 @@ func (d *debugging) pack(ctx context.Context, w io.Writer) error {
 	p.Stop()
 	d.about.Ended = time.Now().UTC()
 	d.save("about.json", func(w io.Writer) error { return WriteJSON(w, d.about) })
-	return errors.Join(d.err, d.tar.Close(), z.Close())
+	if d.err != nil {
+		return d.err
+	}
+	return errors.Join(d.tar.Close(), z.Close())
 }
 
 func (g gathered) text() string {
@@ -160,8 +166,8 @@ func (d *debugging) gather(ctx context.Context) {
 	})
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
-	for after := time.Duration(0); watch.Err() == nil; after += d.every {
-		ask(fmt.Sprintf("metrics-%v.prom", after), "/metrics")
+	for began := time.Now(); watch.Err() == nil; {
+		ask(fmt.Sprintf("metrics-%v.prom", time.Since(began).Truncate(d.every)), "/metrics")
 		select {
 		case <-tick.C:
 		case <-watch.Done():
@@ -173,7 +179,7 @@ func (d *debugging) gather(ctx context.Context) {
 }
 
 // maxDebugFile bounds each file that is gathered.
-const maxDebugFile = 64 << 20
+const maxDebugFile = 16 << 20
 
 // save puts what write writes into the archive, as a file, unless it is nothing and
 // there is a reason for that.
@@ -194,6 +200,9 @@ func (d *debugging) save(name string, write func(io.Writer) error) {
 	}
 	if d.err == nil {
 		_, d.err = d.tar.Write(b)
+	}
+	if d.err != nil {
+		d.stop()
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // MakeFile has write make a file that did not exist, for its owner alone. When that ends
@@ -17,23 +18,28 @@ func MakeFile(env Env, file string, write func(io.Writer) error) (err error) {
 		}
 		return write(env.Stdout)
 	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dir.Close()) }()
 	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return err
 	}
 	defer func() {
-		if err = errors.Join(err, f.Sync(), f.Close(), syncDir(filepath.Dir(file))); err != nil {
+		if err = errors.Join(err, f.Sync(), f.Close(), syncDir(dir)); err != nil {
 			err = errors.Join(err, os.Remove(file)) // nobody takes it for a whole one
 		}
 	}()
 	return write(f)
 }
 
-// syncDir has a folder's entries on the disk.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
+// syncDir has a folder's entries on the disk, where the file system has that.
+func syncDir(dir *os.File) error {
+	err := dir.Sync()
+	if errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENOTSUP) {
+		return nil
 	}
-	return errors.Join(d.Sync(), d.Close())
+	return err
 }

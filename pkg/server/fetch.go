@@ -92,10 +92,6 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 		heartbeat = min(max(time.Duration(ms)*time.Millisecond, minHeartbeat), maxWait)
 	}
 	limit := fetchBytes(req.GetMaxBytes())
-	cluster := "" // named for a backup
-	if req.GetForBackup() {
-		cluster = s.view().ClusterID
-	}
 	who := callerOf(stream.Context())
 	return s.tail(stream, func(ctx context.Context, snd *sender) error {
 		left, err := s.position(ctx, req.GetMinPosition(), waitOf(req.GetWaitMs()))
@@ -105,6 +101,12 @@ func (s *Server) fetchStream(stream grpc.ServerStream) error {
 		off := req.GetOffset()
 		if err := s.tailable(ctx, off, left); err != nil {
 			return err
+		}
+		cluster := "" // named for a backup
+		if req.GetForBackup() {
+			if cluster = s.view().ClusterID; cluster == "" {
+				return apierr.Draining{} // it may be about to join one
+			}
 		}
 		for {
 			if off >= s.log.Visible() {

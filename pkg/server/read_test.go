@@ -362,6 +362,12 @@ func TestFetchStreamForBackup(t *testing.T) {
 	require.Empty(t, resp.GetClusterId())
 	require.Zero(t, resp.GetBatches()[0].GetTimestamp())
 
-	_, err := admin.Fetch(ctxOf(t), &nodev1.FetchRequest{ForBackup: true})
+	r.set(func(v *replica.View) { v.ClusterID = "" })
+	s, err := admin.FetchStream(ctxOf(t), &nodev1.FetchRequest{ForBackup: true})
+	require.NoError(t, err)
+	_, err = s.Recv()
+	require.Equal(t, apierr.Draining{}, reasonOf(t, err), "it may be about to join one")
+
+	_, err = admin.Fetch(ctxOf(t), &nodev1.FetchRequest{ForBackup: true})
 	require.Equal(t, codes.InvalidArgument, status.Code(err), "%v", err)
 }
