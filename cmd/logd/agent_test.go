@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"errors"
@@ -25,6 +26,8 @@ import (
 // patience is for a machine that hangs; nothing here takes nearly as long.
 const patience = 2 * time.Minute
 
+var gossipKey = base64.StdEncoding.EncodeToString(bytes.Repeat([]byte{7}, 32))
+
 // node writes the configuration of a node that is a cluster of its own.
 func node(t *testing.T, role tlsconf.Role) (file, dir string) {
 	t.Helper()
@@ -45,7 +48,7 @@ tls {
   ca_file   = %q
   cert_file = %q
   key_file  = %q
-}`, dir, base64.StdEncoding.EncodeToString(make([]byte, 32)), cert.CA, cert.Cert, cert.Key), 0o600))
+}`, dir, gossipKey, cert.CA, cert.Cert, cert.Key), 0o600))
 	return file, dir
 }
 
@@ -98,6 +101,10 @@ func TestAgent(t *testing.T) {
 	require.Contains(t, said["events.jsonl"], `"kind":"status","data":{"id":"`+fact("Node ID"))
 	require.Contains(t, said["metrics-0s.prom"], "logd_build_info")
 	require.Contains(t, said, "log.txt")
+	for name, text := range said {
+		require.NotContains(t, text, gossipKey, name)
+		require.NotContains(t, text, "PRIVATE KEY", name)
+	}
 
 	got = logd(t, "", "agent", "-config", file)
 	require.Equal(t, 1, got.code, "the data directory is in use")

@@ -64,7 +64,7 @@ func (b *backup) run(ctx context.Context, env cli.Env, file string) error {
 	err := cli.MakeFile(env, file, func(w io.Writer) error {
 		p := cli.ShowProgress(env, func() string { return fmt.Sprintf("backing up: at offset %d", b.next.Load()) })
 		defer p.Stop()
-		if err := b.insist(ctx, func() (bool, error) { return b.try(ctx, w) }); err != nil {
+		if err := b.copy(ctx, w); err != nil {
 			return err
 		}
 		return b.out.End()
@@ -79,14 +79,14 @@ func (b *backup) run(ctx context.Context, env cli.Env, file string) error {
 // backupPace is how often it is tried again at most.
 const backupPace = 250 * time.Millisecond
 
-// insist does it again while what do says of its failure is that it passes, until nothing
-// has come of it for as long as our patience lasts.
-func (b *backup) insist(ctx context.Context, do func() (passes bool, err error)) error {
+// copy writes the records. It tries again while what goes wrong passes, until nothing has
+// come of that for as long as our patience lasts.
+func (b *backup) copy(ctx context.Context, w io.Writer) error {
 	tick := time.NewTicker(backupPace)
 	defer tick.Stop()
 	for heard := time.Now(); ; {
 		before := b.next.Load() + b.has
-		passes, err := do()
+		passes, err := b.try(ctx, w)
 		if b.next.Load()+b.has > before {
 			heard = time.Now()
 		}
